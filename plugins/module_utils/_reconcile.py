@@ -1,0 +1,312 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""The engine of every module: observe, plan, apply, settle.
+
+This file holds the collection's only check mode, its only locking, its only waiting and its only
+way to end a module. A resource tells what is and what would have to be done; only the engine does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import time
+import typing as t
+
+from ._errors import Conflict, Invalid, NotSettled, StorageError, Unavailable
+from ._model.data import as_data, diff_data
+
+World = t.Dict[t.Hashable, t.Any]
+
+# Keep in sync with doc_fragments/_reconcile.py
+ENGINE_OPTIONS: t.Dict[str, t.Any] = {
+    "timeout": {"type": "int", "default": 60},
+    "lock_timeout": {"type": "int", "default": 120},
+    "assume": {"type": "list", "elements": "dict", "default": []},
+}
+
+
+def list_spec(plural: str, options: t.Dict[str, t.Any], **common: t.Any) -> t.Dict[str, t.Any]:
+    """The argument spec of a module: one item at the top, many under `plural`, `common` and the engine's options.
+
+    Item options carry no default in the spec: a top-level value must reach the items that leave it out.
+    """
+    listed = {"type": "list", "elements": "dict", "options": options}
+    return {**options, plural: listed, **common, **ENGINE_OPTIONS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One named act: `name` is the sentence a person reads, `act(*args)` does it."""
+
+    name: str
+    act: t.Callable[..., t.Any] = dataclasses.field(repr=False)
+    args: t.Tuple[t.Any, ...] = dataclasses.field(default=(), repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What an item is (`before`), what it shall be (`after`, None for absent), and the way there.
+
+    `key` is where the item's state stands in the world; `label` is what a person calls the item,
+    unique in a list, and by default the key.
+    """
+
+    key: t.Hashable
+    before: t.Any
+    after: t.Any
+    steps: t.Tuple[Step, ...] = ()
+    label: str = ""
+    warnings: t.Tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return self.label or str(self.key)
+
+
+class Resource:
+    """What one module manages. A module subclasses it; `options` are the module's parameters."""
+
+    plural = ""
+    lock_path: t.Optional[str] = None
+
+    def __init__(self, options: t.Dict[str, t.Any]) -> None:
+        self.options = options
+
+    def want(self, item: t.Dict[str, t.Any]) -> t.Any:
+        """The wish of one item as a value of the model; raises Invalid."""
+        raise NotImplementedError
+
+    def observe(self, wants: t.Sequence[t.Any]) -> World:
+        """All that the wishes touch, as it is now. Creates nothing."""
+        raise NotImplementedError
+
+    def plan(self, want: t.Any, world: World) -> Plan:
+        """The way from the world to the wish; pure. Refusals are raised here."""
+        raise NotImplementedError
+
+    def assumed(self, result: t.Dict[str, t.Any]) -> World:
+        """What a task before this one predicted in check mode, as part of the world."""
+        return {}
+
+    def settled(self, plan: Plan, world: World) -> bool:
+        """Whether the plan came true. Raises when it is sure that it never will."""
+        return world.get(plan.key) == plan.after
+
+    def unsettled(self, plan: Plan, world: World) -> str:
+        """The sentence for a plan that did not come true in time."""
+        return f"{plan.title} did not reach the wanted state within {self.options['timeout']} s; run the same play again"
+
+    def wait(self, seconds: float) -> None:
+        """Passes the time until the next look; a resource with events waits for those instead."""
+        time.sleep(seconds)
+
+    def show(self, plan: Plan, state: t.Any) -> t.Dict[str, t.Any]:
+        """The return values of one item in the given state."""
+        return as_data(state) or {}
+
+    def identify(self, item: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+        """The options that name an item, for results of items that failed before they were planned."""
+        return {"name": item.get("name")}
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of one item of the list."""
+
+    item: t.Dict[str, t.Any]
+    want: t.Any = None
+    plan: t.Optional[Plan] = None
+    done: int = 0
+    state: t.Any = None
+    error: t.Optional[StorageError] = None
+
+    @property
+    def changed(self) -> bool:
+        return self.done > 0
+
+
+def reconcile(module: t.Any, resource_class: t.Type[Resource]) -> None:
+    """Runs a module: brings every item to its wanted state, or in check mode tells what would be done."""
+    try:
+        resource = resource_class(module.params)
+        outcomes = [Outcome(item) for item in items_of(module.params, resource.plural)]
+        _parse(resource, outcomes)
+        if module.check_mode:
+            _predict(resource, outcomes)
+        else:
+            with locked(resource.lock_path, module.params.get("lock_timeout") or 0):
+                _apply(resource, outcomes)
+    except StorageError as error:
+        module.fail_json(msg=str(error))
+    _finish(module, resource, outcomes)
+
+
+def items_of(params: t.Dict[str, t.Any], plural: str) -> t.List[t.Dict[str, t.Any]]:
+    """The items of a call: the plural list, each filled up with the top-level values, or the one at the top."""
+    listed = params.get(plural)
+    top = {key: value for key, value in params.items() if key != plural}
+    if listed is None:
+        return [top]
+    return [{**top, **{key: value for key, value in item.items() if value is not None}} for item in listed]
+
+
+@contextlib.contextmanager
+def locked(path: t.Optional[str], timeout: float) -> t.Iterator[None]:
+    """Holds the lock of a resource kind; a directory is locked itself, any other path is made (0600)."""
+    if path is None:
+        yield
+        return
+    handle = _open_lock(path)
+    try:
+        deadline = time.monotonic() + timeout
+        while not _try_lock(handle):
+            if time.monotonic() >= deadline:
+                raise Conflict(
+                    f"another run holds the lock {path} since more than {timeout:g} s; wait for it to end, or raise lock_timeout"
+                )
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open_lock(path: str) -> int:
+    if os.path.isdir(path):
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(f"the lock {path} can't be opened: {error.strerror}; run the task as root") from error
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _parse(resource: Resource, outcomes: t.List[Outcome]) -> None:
+    for outcome in outcomes:
+        try:
+            outcome.want = resource.want(outcome.item)
+        except StorageError as error:
+            outcome.error = error
+
+
+def _observe(resource: Resource, outcomes: t.List[Outcome]) -> World:
+    return resource.observe([o.want for o in outcomes if o.error is None])
+
+
+def _plan(resource: Resource, outcome: Outcome, world: World, seen: t.Set[str]) -> None:
+    outcome.plan = resource.plan(outcome.want, world)
+    title = outcome.plan.title
+    if title in seen:
+        raise Invalid(f"{title} stands twice in {resource.plural}; name each once")
+    seen.add(title)
+
+
+def _predict(resource: Resource, outcomes: t.List[Outcome]) -> None:
+    world = _observe(resource, outcomes)
+    for result in resource.options.get("assume") or []:
+        world.update(resource.assumed(result))
+    seen: t.Set[str] = set()
+    for outcome in (o for o in outcomes if o.error is None):
+        try:
+            _plan(resource, outcome, world, seen)
+        except StorageError as error:
+            outcome.error = error
+            continue
+        outcome.done = len(outcome.plan.steps)
+        outcome.state = world[outcome.plan.key] = outcome.plan.after
+
+
+def _apply(resource: Resource, outcomes: t.List[Outcome]) -> None:
+    world = _observe(resource, outcomes)
+    seen: t.Set[str] = set()
+    for outcome in (o for o in outcomes if o.error is None):
+        try:
+            _plan(resource, outcome, world, seen)
+            _run_steps(outcome)
+            outcome.state = world[outcome.plan.key] = outcome.plan.after
+        except StorageError as error:
+            outcome.error = error
+            if outcome.done:
+                world = _observe(resource, outcomes)
+    _settle(resource, [o for o in outcomes if o.error is None and o.done])
+
+
+def _run_steps(outcome: Outcome) -> None:
+    for step in outcome.plan.steps:
+        outcome.done += 1
+        step.act(*step.args)
+
+
+def _settle(resource: Resource, waiting: t.List[Outcome]) -> None:
+    """Looks at the world until every plan came true, all of them within one deadline."""
+    deadline = time.monotonic() + (resource.options.get("timeout") or 0)
+    pause = 0.02
+    while waiting:
+        world = resource.observe([o.want for o in waiting])
+        late = time.monotonic() >= deadline
+        waiting = [o for o in waiting if not _judge(resource, o, world, late)]
+        if waiting:
+            resource.wait(pause)
+            pause = min(pause * 2, 0.5)
+
+
+def _judge(resource: Resource, outcome: Outcome, world: World, late: bool) -> bool:
+    """Whether this plan needs no further look: it came true, it never will, or the time is up."""
+    try:
+        if resource.settled(outcome.plan, world):
+            outcome.state = world.get(outcome.plan.key)
+            return True
+        if late:
+            raise NotSettled(resource.unsettled(outcome.plan, world))
+    except StorageError as error:
+        outcome.error = error
+    return outcome.error is not None
+
+
+def _finish(module: t.Any, resource: Resource, outcomes: t.List[Outcome]) -> None:
+    results = [_result(resource, outcome) for outcome in outcomes]
+    answer: t.Dict[str, t.Any] = {
+        "changed": any(o.changed for o in outcomes),
+        "results": results,
+        "steps": [step for result in results for step in result["steps"]],
+        "diff": [_diff(o) for o in outcomes if o.plan and o.changed],
+    }
+    for warning in sorted({w for o in outcomes if o.plan for w in o.plan.warnings}):
+        module.warn(warning)
+    if module.params.get(resource.plural) is None:
+        answer = {**results[0], **answer}
+    failed = [result["msg"] for result in results if result["failed"]]
+    if failed:
+        module.fail_json(**{**answer, "failed": True, "msg": _summary(failed, len(results))})
+    module.exit_json(**answer)
+
+
+def _summary(failed: t.List[str], total: int) -> str:
+    return failed[0] if total == 1 else f"{len(failed)} of {total} failed: " + "; ".join(failed)
+
+
+def _result(resource: Resource, outcome: Outcome) -> t.Dict[str, t.Any]:
+    steps = [step.name for step in outcome.plan.steps[: outcome.done]] if outcome.plan else []
+    named = {**resource.identify(outcome.item), "steps": steps, "changed": outcome.changed}
+    if outcome.error is not None:
+        return {**named, "failed": True, "msg": str(outcome.error)}
+    return {**resource.show(outcome.plan, outcome.state), **named, "failed": False}
+
+
+def _diff(outcome: Outcome) -> t.Dict[str, t.Any]:
+    before, after = diff_data(outcome.plan.before, outcome.plan.after)
+    label = outcome.plan.title
+    return {"before": before or {}, "after": after or {}, "before_header": label, "after_header": label}
