@@ -148,6 +148,15 @@ def reconcile(module: t.Any, resource_class: t.Type[Resource]) -> None:
     _finish(module, resource, outcomes)
 
 
+def look(module: t.Any, find: t.Callable[[t.Dict[str, t.Any]], t.Dict[str, t.Any]]) -> None:
+    """Runs a module that only looks: `find(options)` gives its return values."""
+    try:
+        found = find(module.params)
+    except StorageError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **found)
+
+
 def items_of(params: t.Dict[str, t.Any], plural: str) -> t.List[t.Dict[str, t.Any]]:
     """The items of a call: the plural list, each filled up with the top-level values, or the one at the top."""
     listed = params.get(plural)

@@ -1,0 +1,149 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""Volumes and attachments as resources of the engine: from options to wishes, from states to results."""
+
+from __future__ import annotations
+
+import typing as t
+import uuid
+
+from ._errors import Invalid
+from ._model.volume import Attachment, Volume, check_name, check_size, record_of, volume_from
+from ._plan_attachment import AttachmentWish, plan_attachment
+from ._plan_volume import VolumeWish, plan_volume
+from ._reconcile import Plan, Resource, World
+from ._volumes import open_backend
+
+_MAX_TEXT = 255
+
+
+class _OnBackend(Resource):
+    """What volumes and attachments share: the back end, one look at all of its records, one lock."""
+
+    def __init__(self, options: t.Dict[str, t.Any]) -> None:
+        super().__init__(options)
+        self.backend = open_backend(options["backend"])
+        self.lock_path = self.backend.lock_path
+
+    def observe(self, wants: t.Sequence[t.Any]) -> World:
+        return dict(self.backend.observe())
+
+    def assumed(self, result: t.Dict[str, t.Any]) -> World:
+        record = result.get("record")
+        if not record:
+            return {}
+        volume = volume_from({**record, "data_bytes": record["size_bytes"]})
+        return {volume.name: volume}
+
+
+class Volumes(_OnBackend):
+    plural = "volumes"
+
+    def want(self, item: t.Dict[str, t.Any]) -> VolumeWish:
+        name = check_name(item.get("name"))
+        return VolumeWish(
+            name=name,
+            present=item.get("state") != "absent",
+            size_bytes=check_size(name, item.get("size_gib")),
+            volume_type=_text(name, "volume_type", item),
+            description=_text(name, "description", item),
+            metadata=_metadata(name, item.get("metadata")),
+            multiattach=item.get("multiattach"),
+            allocation=self.options["backend"].get("allocation"),
+            wipe=item.get("wipe") is not False,
+            fresh_id=str(uuid.uuid4()),
+        )
+
+    def plan(self, want: VolumeWish, world: World) -> Plan:
+        return plan_volume(want, world, self.backend)
+
+    def show(self, plan: Plan, state: t.Optional[Volume]) -> t.Dict[str, t.Any]:
+        return volume_result(state)
+
+
+class Attachments(_OnBackend):
+    plural = "attachments"
+
+    def want(self, item: t.Dict[str, t.Any]) -> AttachmentWish:
+        volume = check_name(item.get("volume"))
+        for key in ("instance", "action"):
+            if not item.get(key):
+                raise Invalid(f"the attachment of volume {volume} names no {key}; give {key}")
+        told = {key: item.get(key) or None for key in ("host", "mode", "initiator", "ip", "device", "step", "reason")}
+        return AttachmentWish(volume=volume, instance=item["instance"], action=item["action"], fresh_id=str(uuid.uuid4()), **told)
+
+    def plan(self, want: AttachmentWish, world: World) -> Plan:
+        return plan_attachment(want, world, self.backend)
+
+    def settled(self, plan: Plan, world: World) -> bool:
+        # Another item of the list may have moved on the same volume: only this item's write is looked for.
+        return plan.key in world
+
+    def show(self, plan: Plan, state: t.Optional[Volume]) -> t.Dict[str, t.Any]:
+        return attachment_result(state, plan.label.split(" for ", 1)[1]) if state else {}
+
+    def identify(self, item: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+        return {key: item.get(key) for key in ("volume", "instance", "action")}
+
+
+def find_volumes(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+    """The volumes of a backend, ordered by name, or those of exactly the given names."""
+    found = open_backend(options["backend"]).observe()
+    names = found if options.get("names") is None else set(options["names"]) & set(found)
+    return {"volumes": [volume_result(found[name]) for name in sorted(names)]}
+
+
+def volume_result(volume: t.Optional[Volume]) -> t.Dict[str, t.Any]:
+    """A volume as a module returns it, with the whole record beside the plain fields."""
+    if volume is None:
+        return {"status": "deleted", "record": None}
+    record = record_of(volume)
+    return {**record, "size_gib": volume.size_bytes >> 30, "record": record}
+
+
+def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
+    """An attachment as a module returns it.
+
+    `others` and `others_on_host` count the attachments of the same volume that may still hold its
+    device: while there are any, the export (the host's ACL) has to stay.
+    """
+    attachment = volume.attachment(instance)
+    shared = {
+        "volume_id": volume.id,
+        "volume_status": volume.status,
+        "size_bytes": volume.size_bytes,
+        "multiattach": volume.multiattach,
+        "record": record_of(volume),
+        "connection_info": {"driver_volume_type": "local", "data": {"device_path": volume.path}},
+        "path": volume.path,
+    }
+    if attachment is None:
+        return {**shared, "attachment_id": None, "status": None}
+    holding = [a for a in volume.attachments if a.instance != instance and a.status != "detached"]
+    on_host = [a for a in holding if a.host == attachment.host]
+    return {**shared, **_attachment_fields(attachment), "others": len(holding), "others_on_host": len(on_host)}
+
+
+def _attachment_fields(attachment: Attachment) -> t.Dict[str, t.Any]:
+    names = ("host", "status", "mode", "initiator", "ip", "device", "step", "reason")
+    return {"attachment_id": attachment.id, **{name: getattr(attachment, name) for name in names}}
+
+
+def _text(name: str, key: str, item: t.Dict[str, t.Any]) -> t.Optional[str]:
+    text = item.get(key)
+    if text is not None and (len(text) > _MAX_TEXT or not text.isprintable()):
+        raise Invalid(f"{key} of volume {name} must be at most {_MAX_TEXT} printable characters; shorten it, without line breaks")
+    return text
+
+
+def _metadata(name: str, metadata: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[t.Tuple[t.Tuple[str, str], ...]]:
+    if metadata is None:
+        return None
+    for key, value in metadata.items():
+        if not isinstance(value, (str, int, float, bool)) or max(len(str(key)), len(str(value))) > _MAX_TEXT:
+            raise Invalid(f"metadata {key} of volume {name} must be one plain value of at most {_MAX_TEXT} characters")
+    return tuple(sorted((str(key), str(value)) for key, value in metadata.items()))

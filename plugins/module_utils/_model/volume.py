@@ -1,0 +1,140 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""Volumes and their attachments: the words, statuses and rules are Cinder's.
+
+Source of the statuses and of how a volume's status follows from its attachments:
+cinder/objects/fields.py and cinder/db/sqlalchemy/api.py (29.0.0).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+from .._errors import Invalid
+
+GIB = 1 << 30
+MAX_GIB = 1 << 23  # 8 EiB, the largest file a 63-bit offset can address
+
+# A name must be fit for every driver: LVM tags, RBD images and file records take these characters alike.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Attachment:
+    """One volume given to one instance, or on the way there or back.
+
+    `status` is reserved, attaching, attached, detaching or detached. `step` and `reason` say where
+    and why a walk stopped, for the person who has to look at it.
+    """
+
+    id: str
+    instance: str
+    host: str
+    status: str = "reserved"
+    mode: str = "rw"
+    initiator: t.Optional[str] = None
+    ip: t.Optional[str] = None
+    device: t.Optional[str] = None
+    step: t.Optional[str] = None
+    reason: t.Optional[str] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """A volume's record; `path` is where the data stands.
+
+    `size_bytes` is what the record promises, `data_bytes` what a look at the data found (None: no data).
+    """
+
+    name: str
+    id: str
+    size_bytes: int
+    status: str = "available"
+    volume_type: t.Optional[str] = None
+    description: t.Optional[str] = None
+    metadata: t.Tuple[t.Tuple[str, str], ...] = ()
+    multiattach: bool = False
+    allocation: str = "sparse"
+    attachments: t.Tuple[Attachment, ...] = ()
+    path: t.Optional[str] = None
+    data_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
+
+    def attachment(self, instance: str) -> t.Optional[Attachment]:
+        return next((a for a in self.attachments if a.instance == instance), None)
+
+    def with_attachment(self, attachment: Attachment) -> Volume:
+        """The volume with this attachment in place of the instance's earlier one, and the status that follows."""
+        kept = tuple(a if a.instance != attachment.instance else attachment for a in self.attachments)
+        if attachment not in kept:
+            kept += (attachment,)
+        return self._resting(kept)
+
+    def without_attachment(self, instance: str) -> Volume:
+        return self._resting(tuple(a for a in self.attachments if a.instance != instance))
+
+    def at_rest(self) -> Volume:
+        """The volume with the status that its attachments give it."""
+        return self._resting(self.attachments)
+
+    def _resting(self, attachments: t.Tuple[Attachment, ...]) -> Volume:
+        return dataclasses.replace(self, attachments=attachments, status=status_of(attachments))
+
+    def holders(self) -> str:
+        """Who has the volume, as a person would say it."""
+        return ", ".join(f"{a.instance} on {a.host} ({a.status})" for a in self.attachments)
+
+
+def status_of(attachments: t.Sequence[Attachment]) -> str:
+    """A volume's status from its attachments: attached wins over attaching, detaching and reserved."""
+    present = {a.status for a in attachments}
+    ranks = (("attached", "in-use"), ("attaching", "attaching"), ("detaching", "detaching"), ("detached", "detaching"))
+    for status, volume_status in ranks + (("reserved", "reserved"),):
+        if status in present:
+            return volume_status
+    return "available"
+
+
+def check_name(name: t.Optional[str]) -> str:
+    """A volume's name, or Invalid with what a name may be."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        shown = repr(name if not isinstance(name, str) or len(name) <= 60 else name[:57] + "...")
+        raise Invalid(
+            f"{shown} can't be a volume's name; use 1 to 127 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+        )
+    return name
+
+
+def check_size(name: str, size_gib: t.Optional[int]) -> t.Optional[int]:
+    """The size in bytes of a wish in GiB, None when none was wished."""
+    if size_gib is None:
+        return None
+    if not 1 <= size_gib <= MAX_GIB:
+        raise Invalid(f"volume {name} can't have size_gib={size_gib}; give a whole number of GiB from 1 to {MAX_GIB}")
+    return size_gib * GIB
+
+
+def volume_from(data: t.Dict[str, t.Any]) -> Volume:
+    """A volume from its record as plain data; fields this version does not know are left out."""
+    known = {field.name for field in dataclasses.fields(Volume)}
+    fields = {key: value for key, value in data.items() if key in known}
+    fields["metadata"] = tuple(sorted(dict(data.get("metadata") or {}).items()))
+    fields["attachments"] = tuple(attachment_from(a) for a in data.get("attachments") or ())
+    return Volume(**fields)
+
+
+def attachment_from(data: t.Dict[str, t.Any]) -> Attachment:
+    known = {field.name for field in dataclasses.fields(Attachment)}
+    return Attachment(**{key: value for key, value in data.items() if key in known})
+
+
+def record_of(volume: Volume) -> t.Dict[str, t.Any]:
+    """A volume as plain data, the inverse of `volume_from`."""
+    data = dataclasses.asdict(volume)
+    del data["data_bytes"]
+    return {**data, "metadata": dict(volume.metadata), "attachments": list(data["attachments"])}

@@ -1,0 +1,161 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""The life of an attachment, Cinder's way: each action is one compare-and-swap of the volume's record.
+
+    reserve -> (initialize) -> complete -> begin_detaching -> terminate -> release
+    reserved     attaching     attached      detaching        detached     (gone)
+
+`terminate` records that the compute side is proven clean. Only then may the storage side be torn
+down (CVE-2023-2088), also by a later run that can't reach the compute host any more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ._errors import Conflict, Invalid, Refused
+from ._model.volume import Attachment, Volume
+from ._plan_volume import check_data, known_volume
+from ._reconcile import Plan, Step, World
+from ._volumes import VolumeBackend
+
+
+@dataclasses.dataclass(frozen=True)
+class Transition:
+    """What an action does to an attachment's status, and from which ones it may start."""
+
+    said: str
+    to: str
+    starts: t.Tuple[str, ...]
+    done: t.Tuple[str, ...]
+
+
+TRANSITIONS: t.Dict[str, Transition] = {
+    "initialize": Transition("initialize", "attaching", ("reserved",), ("attaching", "attached")),
+    "complete": Transition("complete", "attached", ("reserved", "attaching"), ("attached",)),
+    "begin_detaching": Transition("begin to detach", "detaching", ("reserved", "attaching", "attached"), ("detaching", "detached")),
+    "roll_detaching": Transition("roll back detaching", "attached", ("detaching",), ("attached",)),
+    "terminate": Transition("end the connection of", "detached", ("reserved", "attaching", "detaching"), ("detached",)),
+}
+
+ACTIONS = ("reserve", *TRANSITIONS, "release")
+
+# A volume in one of these may be reserved; in-use only when it is multiattach.
+_RESERVABLE = ("available", "downloading")
+_SHAREABLE = ("in-use", "attaching", "reserved")
+
+# Somebody is at the volume itself, or was killed there: its record must not be moved under them.
+_BUSY = ("creating", "extending", "deleting")
+
+
+@dataclasses.dataclass(frozen=True)
+class AttachmentWish:
+    """One action on the attachment of one volume to one instance."""
+
+    volume: str
+    instance: str
+    action: str
+    host: t.Optional[str] = None
+    mode: t.Optional[str] = None
+    initiator: t.Optional[str] = None
+    ip: t.Optional[str] = None
+    device: t.Optional[str] = None
+    step: t.Optional[str] = None
+    reason: t.Optional[str] = None
+    fresh_id: str = ""
+
+
+def plan_attachment(want: AttachmentWish, world: World, backend: VolumeBackend) -> Plan:
+    """Moves one attachment along; raises NotFound, Conflict, Refused or Invalid."""
+    if want.action in ("release", "begin_detaching", "terminate") and want.volume not in world:
+        warning = f"there is no volume {want.volume} at {backend.where}: nothing to detach from {want.instance}"
+        return Plan(want.volume, None, None, label=_label(want), warnings=(warning,))
+    volume = known_volume(want.volume, world, backend.where)
+    if volume.status in _BUSY:
+        raise Conflict(f"volume {volume.name} is {volume.status}; run the play that was at it to its end first")
+    have = volume.attachment(want.instance)
+    if want.action == "reserve":
+        after = volume.with_attachment(_reserved(want, volume, have))
+    elif want.action == "release":
+        after = _released(want, volume, have)
+    else:
+        after = _moved(want, volume, have)
+    if after == volume:
+        return Plan(volume.name, volume, volume, label=_label(want))
+    return Plan(volume.name, volume, after, (_step(want, volume, after, backend),), label=_label(want))
+
+
+def _step(want: AttachmentWish, before: Volume, after: Volume, backend: VolumeBackend) -> Step:
+    said = {"reserve": f"reserve volume {before.name} for", "release": f"release volume {before.name} from"}
+    verb = said.get(want.action) or f"{TRANSITIONS[want.action].said} volume {before.name} for"
+    return Step(f"{verb} {want.instance}", backend.swap, (before, after))
+
+
+def _reserved(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]) -> Attachment:
+    if not want.host:
+        raise Invalid(f"volume {volume.name} can't be reserved for {want.instance} without the name of its compute host; give host")
+    check_data(volume)
+    if have is None:
+        _check_free(want, volume)
+        return _told(want, Attachment(id=want.fresh_id, instance=want.instance, host=want.host, mode=want.mode or "rw"))
+    if have.host != want.host:
+        raise Conflict(f"volume {volume.name} is held by {volume.holders()}, not on {want.host}; detach it there first")
+    if have.status in ("detaching", "detached"):
+        raise Conflict(f"volume {volume.name} is being detached from {want.instance}{_why(have)}; finish the detach first")
+    return _told(want, have)
+
+
+def _check_free(want: AttachmentWish, volume: Volume) -> None:
+    if volume.status in _RESERVABLE:
+        return
+    if volume.multiattach and volume.status in _SHAREABLE:
+        leaving = [a for a in volume.attachments if a.status in ("detaching", "detached")]
+        if not leaving:
+            return
+    if volume.attachments:
+        raise Conflict(f"volume {volume.name} can't be reserved for {want.instance}: it is held by {volume.holders()}; detach it there first")
+    raise Conflict(f"volume {volume.name} can't be reserved for {want.instance}: it is {volume.status}; wait until it is available")
+
+
+def _moved(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]) -> Volume:
+    transition = TRANSITIONS[want.action]
+    if have is None:
+        if want.action in ("begin_detaching", "terminate"):
+            return volume  # nothing to take back
+        raise Conflict(f"volume {volume.name} is not reserved for {want.instance}; reserve it first")
+    if have.status in transition.done:
+        return volume.with_attachment(_told(want, have))
+    if have.status not in transition.starts:
+        raise Conflict(f"the attachment of volume {volume.name} to {want.instance} is {have.status}{_why(have)}: {want.action} is not possible now")
+    moved = dataclasses.replace(have, status=transition.to, step=None, reason=None)
+    return volume.with_attachment(_told(want, moved))
+
+
+def _released(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]) -> Volume:
+    if have is None:
+        return volume
+    if have.status not in ("reserved", "detached"):
+        raise Refused(
+            f"volume {volume.name} can't be released: its attachment to {want.instance} is {have.status}; "
+            "detach it, so that the compute side is proven clean first"
+        )
+    return volume.without_attachment(want.instance)
+
+
+def _told(want: AttachmentWish, have: Attachment) -> Attachment:
+    """The attachment with what this action knows better; what it does not say stays."""
+    told = {key: getattr(want, key) for key in ("initiator", "ip", "device", "step", "reason")}
+    return dataclasses.replace(have, **{key: value for key, value in told.items() if value is not None})
+
+
+def _why(have: Attachment) -> str:
+    return f" ({have.reason})" if have.reason else ""
+
+
+def _label(want: AttachmentWish) -> str:
+    return f"{want.volume} for {want.instance}"

@@ -1,0 +1,169 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""From what a volume is to what it shall be: pure decisions, no reading, no writing."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ._errors import Conflict, Invalid, NotFound, Refused
+from ._model.volume import GIB, Volume
+from ._reconcile import Plan, Step, World
+from ._volumes import VolumeBackend
+
+# The statuses between two: an earlier run was stopped there, or another one is at it.
+_GROWABLE = ("available", "in-use", "extending")
+_DELETABLE = ("available", "deleting", "creating", "error", "error_deleting", "error_extending")
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeWish:
+    """What the user says of one volume; None is what the user does not care about."""
+
+    name: str
+    present: bool = True
+    size_bytes: t.Optional[int] = None
+    volume_type: t.Optional[str] = None
+    description: t.Optional[str] = None
+    metadata: t.Optional[t.Tuple[t.Tuple[str, str], ...]] = None
+    multiattach: t.Optional[bool] = None
+    allocation: t.Optional[str] = None
+    wipe: bool = True
+    fresh_id: str = ""
+
+
+def plan_volume(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
+    """Creates, finishes, grows, updates or deletes one volume.
+
+    Raises Invalid, NotFound, Conflict or Refused.
+    """
+    have: t.Optional[Volume] = world.get(want.name)
+    if not want.present:
+        return _absent(want, have, backend)
+    if have is None:
+        return _create(want, backend)
+    if have.status == "creating":
+        return _finish_creating(want, have, backend)
+    return _update(want, have, backend)
+
+
+def _create(want: VolumeWish, backend: VolumeBackend) -> Plan:
+    if want.size_bytes is None:
+        raise Invalid(f"volume {want.name} does not exist at {backend.where} yet and needs a size_gib to be made")
+    refusal = backend.missing(want.size_bytes)
+    if refusal:
+        raise Refused(f"volume {want.name} can't be made: {refusal}")
+    after = Volume(
+        name=want.name,
+        id=want.fresh_id,
+        size_bytes=want.size_bytes,
+        volume_type=want.volume_type,
+        description=want.description,
+        metadata=want.metadata or (),
+        multiattach=bool(want.multiattach),
+        allocation=want.allocation or "sparse",
+        path=backend.locate(want.fresh_id),
+    )
+    creating = dataclasses.replace(after, status="creating")
+    record = Step(f"record volume {want.name} as creating", backend.swap, (None, creating))
+    return Plan(want.name, None, after, (record,) + _creation(creating, after, backend))
+
+
+def _finish_creating(want: VolumeWish, have: Volume, backend: VolumeBackend) -> Plan:
+    """An earlier run was stopped between the record and the data: go on from there."""
+    after = dataclasses.replace(have, status="available")
+    return Plan(want.name, have, after, _creation(have, after, backend))
+
+
+def _creation(creating: Volume, after: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+    return (
+        Step(f"allocate {_gib(after)} for volume {after.name}", backend.allocate, (after,)),
+        Step(f"mark volume {after.name} available", backend.swap, (creating, after)),
+    )
+
+
+def _update(want: VolumeWish, have: Volume, backend: VolumeBackend) -> Plan:
+    if have.status == "deleting":
+        raise Conflict(f"volume {have.name} is half deleted by an earlier run; finish that with state=absent, then make it anew")
+    check_data(have)
+    changes = _changes(want, have)
+    size = want.size_bytes if want.size_bytes is not None else have.size_bytes
+    if size < have.size_bytes:
+        raise Refused(f"volume {have.name} has {_gib(have)} and can't shrink to {size // GIB} GiB; make a smaller one and copy the data")
+    after = dataclasses.replace(have, size_bytes=size, **changes)
+    if size > have.size_bytes or have.status == "extending":
+        return _extend(have, dataclasses.replace(after, status=have.at_rest().status), backend)
+    steps: t.Tuple[Step, ...] = ()
+    if have.data_bytes < have.size_bytes:
+        steps = (Step(f"grow the data of volume {have.name} to the recorded {_gib(have)}", backend.allocate, (have,)),)
+    if after != have:
+        steps += (Step(f"update {', '.join(sorted(changes))} of volume {have.name}", backend.swap, (have, after)),)
+    return Plan(have.name, have, after, steps)
+
+
+def _changes(want: VolumeWish, have: Volume) -> t.Dict[str, t.Any]:
+    wished = {key: getattr(want, key) for key in ("volume_type", "description", "metadata", "multiattach")}
+    changes = {key: value for key, value in wished.items() if value is not None and value != getattr(have, key)}
+    if "multiattach" in changes and have.attachments:
+        raise Refused(f"multiattach of volume {have.name} can't change while it is held by {have.holders()}; detach it first")
+    return changes
+
+
+def _extend(have: Volume, after: Volume, backend: VolumeBackend) -> Plan:
+    if have.status not in _GROWABLE:
+        raise Conflict(f"volume {have.name} is {have.status} and can't be extended now; {_who(have)}")
+    refusal = backend.missing(after.size_bytes - have.size_bytes)
+    if refusal:
+        raise Refused(f"volume {have.name} can't be extended: {refusal}")
+    extending = dataclasses.replace(after, status="extending")
+    steps = () if have == extending else (Step(f"mark volume {have.name} extending", backend.swap, (have, extending)),)
+    steps += (
+        Step(f"grow volume {have.name} to {_gib(after)}", backend.allocate, (after,)),
+        Step(f"mark volume {have.name} {after.status}", backend.swap, (extending, after)),
+    )
+    return Plan(have.name, have, after, steps)
+
+
+def _absent(want: VolumeWish, have: t.Optional[Volume], backend: VolumeBackend) -> Plan:
+    if have is None:
+        return Plan(want.name, None, None)
+    if have.attachments or have.status not in _DELETABLE:
+        raise Refused(f"volume {have.name} is {have.status} and can't be deleted; {_who(have)}")
+    refusal = backend.missing(0)
+    if refusal:
+        raise Refused(f"volume {have.name} can't be deleted: {refusal}")
+    deleting = dataclasses.replace(have, status="deleting")
+    steps = [] if have == deleting else [Step(f"mark volume {have.name} deleting", backend.swap, (have, deleting))]
+    if want.wipe:
+        steps.append(Step(f"wipe the data of volume {have.name}", backend.wipe, (deleting,)))
+    steps.append(Step(f"remove the data of volume {have.name}", backend.remove, (deleting,)))
+    steps.append(Step(f"remove the record of volume {have.name}", backend.swap, (deleting, None)))
+    return Plan(have.name, have, None, tuple(steps))
+
+
+def check_data(have: Volume) -> None:
+    """Refuses a volume whose data is gone: a record alone is not a volume."""
+    if have.data_bytes is None:
+        raise Refused(f"the data of volume {have.name} is gone from {have.path}; bring it back, or delete the volume with state=absent")
+
+
+def known_volume(name: str, world: World, where: str) -> Volume:
+    """The volume of exactly this name, or NotFound with the names there are."""
+    volume = world.get(name)
+    if volume is None:
+        near = ", ".join(sorted(str(key) for key in world)[:8]) or "none"
+        raise NotFound(f"there is no volume {name} at {where}; make it first, or choose one of: {near}")
+    return volume
+
+
+def _gib(volume: Volume) -> str:
+    return f"{volume.size_bytes / GIB:g} GiB"
+
+
+def _who(volume: Volume) -> str:
+    return f"it is held by {volume.holders()}; detach it first" if volume.attachments else "wait for the run that is at it, or set it right by hand"

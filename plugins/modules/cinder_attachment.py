@@ -1,0 +1,257 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cinder_attachment
+short_description: Reserve volumes for instances, and give them back
+version_added: 0.1.0
+description:
+  - Moves the attachment of a volume to an instance along its life, as Cinder's attachments API does.
+  - Every action is one compare-and-swap of the volume's record. Of several runs that reserve one volume
+    at the same moment one wins; the others are told who holds it.
+  - The record is the journal of the walk. It is written before anything is exported, and names the
+    compute host, the instance and, where a walk had to stop, the step and the reason.
+author:
+  - The stackless.block authors (@stackless)
+extends_documentation_fragment:
+  - stackless.block._attributes
+  - stackless.block._backend
+  - stackless.block._reconcile
+options:
+  volume: &volume
+    description:
+      - The name of the volume.
+    type: str
+  instance: &instance
+    description:
+      - The name of the instance, which is the libvirt domain that gets the volume.
+    type: str
+  action: &action
+    description:
+      - V(reserve) claims the volume for the instance. The same instance on the same host may repeat it.
+      - V(initialize) records that the compute side begins to connect.
+      - V(complete) records that the instance has the volume.
+      - V(begin_detaching) records that the volume is on its way back.
+      - V(roll_detaching) takes that back, when the instance keeps the volume after all.
+      - V(terminate) records that the compute host is proven clean. Only then may the export be torn down.
+      - V(release) gives the volume back. Refused while the compute side may still hold it.
+    type: str
+    choices: [reserve, initialize, complete, begin_detaching, roll_detaching, terminate, release]
+  host: &host
+    description:
+      - The compute host of the instance. Needed to reserve.
+    type: str
+  mode: &mode
+    description:
+      - Whether the instance may write. The default is V(rw).
+    type: str
+    choices: [rw, ro]
+  initiator: &initiator
+    description:
+      - The name with which the compute host logs in.
+    type: str
+  ip: &ip
+    description:
+      - The address of the compute host in the storage network.
+    type: str
+  device: &device
+    description:
+      - The device of the instance, known at the end of the walk.
+    type: str
+  step: &step
+    description:
+      - The step at which a walk had to stop, for the record.
+    type: str
+  reason: &reason
+    description:
+      - Why a walk had to stop, for the record.
+    type: str
+  attachments:
+    description:
+      - Many attachments in one task. Top-level options are the defaults of the items.
+    type: list
+    elements: dict
+    suboptions:
+      volume: *volume
+      instance: *instance
+      action: *action
+      host: *host
+      mode: *mode
+      initiator: *initiator
+      ip: *ip
+      device: *device
+      step: *step
+      reason: *reason
+seealso:
+  - module: stackless.block.cinder_volume
+  - module: stackless.block.cinder_volume_info
+"""
+
+EXAMPLES = r"""
+- name: Reserve a volume for web-1, which runs on compute-1
+  stackless.block.cinder_attachment:
+    backend: {driver: file, path: /srv/volumes}
+    volume: db-data
+    instance: web-1
+    host: compute-1
+    action: reserve
+
+- name: Record that the instances have their volumes
+  stackless.block.cinder_attachment:
+    backend: "{{ backend }}"
+    action: complete
+    attachments:
+      - {volume: db-data, instance: web-1, device: vdb}
+      - {volume: db-log, instance: web-1, device: vdc}
+"""
+
+RETURN = r"""
+results:
+  description: One entry for each attachment, in the order of the task.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    volume:
+      description: The name of the volume.
+      type: str
+      returned: always
+      sample: db-data
+    instance:
+      description: The name of the instance.
+      type: str
+      returned: always
+      sample: web-1
+    changed:
+      description: Whether something was done, or in check mode would be done.
+      type: bool
+      returned: always
+      sample: true
+    failed:
+      description: Whether this item failed.
+      type: bool
+      returned: always
+      sample: false
+    msg:
+      description: What went wrong, where, and what to do.
+      type: str
+      returned: when the item failed
+      sample: >-
+        volume db-data can't be reserved for web-2: it is held by web-1 on compute-1 (attached); detach it there first
+    steps:
+      description: What was done, or in check mode would be done, in order.
+      type: list
+      elements: str
+      returned: always
+      sample: [reserve volume db-data for web-1]
+    attachment_id: &r_attachment_id
+      description: The id of the attachment; null when there is none.
+      type: str
+      returned: success
+      sample: 1c0ffee1-3333-4333-8444-555566667777
+    status: &r_status
+      description: The status of the attachment; null when there is none.
+      type: str
+      returned: success
+      sample: reserved
+    volume_id: &r_volume_id
+      description: The id of the volume, which is the serial the instance will see.
+      type: str
+      returned: when the volume is there
+      sample: 0b5e7a1c-2222-4222-8333-444455556666
+    volume_status: &r_volume_status
+      description: The status of the volume, which follows from all of its attachments.
+      type: str
+      returned: when the volume is there
+      sample: reserved
+    size_bytes: &r_size_bytes
+      description: The size of the volume in bytes.
+      type: int
+      returned: when the volume is there
+      sample: 21474836480
+    path: &r_path
+      description: Where the data of the volume stands on the storage host.
+      type: str
+      returned: when the volume is there
+      sample: /srv/volumes/volume-0b5e7a1c-2222-4222-8333-444455556666
+    connection_info: &r_connection_info
+      description: How a host that has the storage at hand reaches the data, in Cinder's form.
+      type: dict
+      returned: when the volume is there
+      sample: {driver_volume_type: local, data: {device_path: /srv/volumes/volume-0b5e7a1c-2222-4222-8333-444455556666}}
+    host: &r_host
+      description: The compute host of the instance.
+      type: str
+      returned: when there is an attachment
+      sample: compute-1
+    others: &r_others
+      description: How many other attachments may still hold the volume; with 0 left the export may go.
+      type: int
+      returned: when there is an attachment
+      sample: 0
+    others_on_host: &r_others_on_host
+      description: How many of them are on the same host; with 0 left the host's ACL may go.
+      type: int
+      returned: when there is an attachment
+      sample: 0
+    record: &r_record
+      description: The whole record of the volume, as later tasks of a play take it in O(assume).
+      type: dict
+      returned: success
+      sample: {name: db-data, status: reserved}
+steps:
+  description: The steps of all items, in order.
+  returned: always
+  type: list
+  elements: str
+  sample: [reserve volume db-data for web-1]
+attachment_id: *r_attachment_id
+status: *r_status
+volume_id: *r_volume_id
+volume_status: *r_volume_status
+size_bytes: *r_size_bytes
+path: *r_path
+connection_info: *r_connection_info
+host: *r_host
+others: *r_others
+others_on_host: *r_others_on_host
+record: *r_record
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Attachments
+from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import ACTIONS
+from ansible_collections.stackless.block.plugins.module_utils._reconcile import list_spec, reconcile
+from ansible_collections.stackless.block.plugins.module_utils._volumes import BACKEND_OPTIONS
+
+OPTIONS = {
+    "volume": {"type": "str"},
+    "instance": {"type": "str"},
+    "action": {"type": "str", "choices": list(ACTIONS)},
+    "host": {"type": "str"},
+    "mode": {"type": "str", "choices": ["rw", "ro"]},
+    "initiator": {"type": "str"},
+    "ip": {"type": "str"},
+    "device": {"type": "str"},
+    "step": {"type": "str"},
+    "reason": {"type": "str"},
+}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=list_spec("attachments", OPTIONS, backend={"type": "dict", "required": True, "options": BACKEND_OPTIONS}),
+        mutually_exclusive=[("volume", "attachments")],
+        required_one_of=[("volume", "attachments")],
+        supports_check_mode=True,
+    )
+    reconcile(module, Attachments)
+
+
+if __name__ == "__main__":
+    main()

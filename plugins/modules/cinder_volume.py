@@ -1,0 +1,215 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cinder_volume
+short_description: Make, extend and delete volumes
+version_added: 0.1.0
+description:
+  - Manages volumes on a storage host, without any OpenStack service.
+  - The record of a volume lives beside its data. Statuses and their order are those of Cinder.
+  - A run that was killed at any point is finished by the next one.
+author:
+  - The stackless.block authors (@stackless)
+extends_documentation_fragment:
+  - stackless.block._attributes
+  - stackless.block._backend
+  - stackless.block._reconcile
+options:
+  name: &name
+    description:
+      - The name of the volume, unique in its backend.
+      - 1 to 127 letters, digits, C(.), C(_) or C(-), beginning with a letter or digit.
+    type: str
+  state: &state
+    description:
+      - Whether the volume shall be there. The default is V(present).
+      - A volume that is reserved or attached is not deleted.
+    type: str
+    choices: [present, absent]
+  size_gib: &size_gib
+    description:
+      - The size in GiB. Needed to make a volume; a larger size extends one. A volume never shrinks.
+    type: int
+  volume_type: &volume_type
+    description:
+      - A word for the kind of the volume, recorded with it.
+    type: str
+  description: &description
+    description:
+      - A text for people, recorded with the volume.
+    type: str
+  metadata: &metadata
+    description:
+      - Keys and values, recorded with the volume. When given, they replace all earlier ones.
+    type: dict
+  multiattach: &multiattach
+    description:
+      - Whether several instances may hold the volume at once. The default is V(false).
+    type: bool
+  wipe: &wipe
+    description:
+      - Whether the data is overwritten with zeros before it is removed. The default is V(true).
+    type: bool
+  volumes:
+    description:
+      - Many volumes in one task. Top-level options are the defaults of the items.
+    type: list
+    elements: dict
+    suboptions:
+      name: *name
+      state: *state
+      size_gib: *size_gib
+      volume_type: *volume_type
+      description: *description
+      metadata: *metadata
+      multiattach: *multiattach
+      wipe: *wipe
+seealso:
+  - module: stackless.block.cinder_volume_info
+  - module: stackless.block.cinder_attachment
+"""
+
+EXAMPLES = r"""
+- name: Make a volume of 20 GiB
+  stackless.block.cinder_volume:
+    backend: {driver: file, path: /srv/volumes}
+    name: db-data
+    size_gib: 20
+
+- name: Make many, all of one type
+  stackless.block.cinder_volume:
+    backend: "{{ backend }}"
+    volume_type: ssd
+    volumes:
+      - {name: web-1, size_gib: 10}
+      - {name: web-2, size_gib: 10, metadata: {owner: shop}}
+
+- name: Delete a volume, and overwrite what was on it
+  stackless.block.cinder_volume:
+    backend: "{{ backend }}"
+    name: db-data
+    state: absent
+"""
+
+RETURN = r"""
+results:
+  description: One entry for each volume, in the order of the task.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name: &r_name
+      description: The name of the volume.
+      type: str
+      returned: always
+      sample: db-data
+    changed: &r_changed
+      description: Whether something was done, or in check mode would be done.
+      type: bool
+      returned: always
+      sample: true
+    failed: &r_failed
+      description: Whether this item failed.
+      type: bool
+      returned: always
+      sample: false
+    msg: &r_msg
+      description: What went wrong, where, and what to do.
+      type: str
+      returned: when the item failed
+      sample: volume db-data has 20 GiB and can't shrink to 10 GiB; make a smaller one and copy the data
+    steps: &r_steps
+      description: What was done, or in check mode would be done, in order.
+      type: list
+      elements: str
+      returned: always
+      sample:
+        - record volume db-data as creating
+        - allocate 20 GiB for volume db-data
+        - mark volume db-data available
+    id: &r_id
+      description: The id of the volume. In check mode a volume that is not there yet has a made-up one.
+      type: str
+      returned: when the volume is there
+      sample: 0b5e7a1c-2222-4222-8333-444455556666
+    status: &r_status
+      description: The status of the volume, in Cinder's words; V(deleted) when it is not there.
+      type: str
+      returned: success
+      sample: available
+    size_gib: &r_size_gib
+      description: The size in GiB.
+      type: int
+      returned: when the volume is there
+      sample: 20
+    size_bytes: &r_size_bytes
+      description: The size in bytes.
+      type: int
+      returned: when the volume is there
+      sample: 21474836480
+    path: &r_path
+      description: Where the data of the volume stands on the storage host.
+      type: str
+      returned: when the volume is there
+      sample: /srv/volumes/volume-0b5e7a1c-2222-4222-8333-444455556666
+    attachments: &r_attachments
+      description: Who holds the volume.
+      type: list
+      elements: dict
+      returned: when the volume is there
+      sample: []
+    record: &r_record
+      description: The whole record, as later tasks of a play take it in O(assume).
+      type: dict
+      returned: success
+      sample: {name: db-data, status: available}
+steps:
+  description: The steps of all items, in order.
+  returned: always
+  type: list
+  elements: str
+  sample: [record volume db-data as creating]
+id: *r_id
+status: *r_status
+size_gib: *r_size_gib
+size_bytes: *r_size_bytes
+path: *r_path
+attachments: *r_attachments
+record: *r_record
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
+from ansible_collections.stackless.block.plugins.module_utils._reconcile import list_spec, reconcile
+from ansible_collections.stackless.block.plugins.module_utils._volumes import BACKEND_OPTIONS
+
+OPTIONS = {
+    "name": {"type": "str"},
+    "state": {"type": "str", "choices": ["present", "absent"]},
+    "size_gib": {"type": "int"},
+    "volume_type": {"type": "str"},
+    "description": {"type": "str"},
+    "metadata": {"type": "dict"},
+    "multiattach": {"type": "bool"},
+    "wipe": {"type": "bool"},
+}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=list_spec("volumes", OPTIONS, backend={"type": "dict", "required": True, "options": BACKEND_OPTIONS}),
+        mutually_exclusive=[("name", "volumes")],
+        required_one_of=[("name", "volumes")],
+        supports_check_mode=True,
+    )
+    reconcile(module, Volumes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cinder_volume_info
+short_description: Look at volumes and who holds them
+version_added: 0.1.0
+description:
+  - Returns the volumes of a backend with their attachments. Changes nothing.
+author:
+  - The stackless.block authors (@stackless)
+extends_documentation_fragment:
+  - stackless.block._attributes.info
+  - stackless.block._backend
+options:
+  names:
+    description:
+      - Only the volumes of exactly these names. All volumes when it is left out.
+      - A name that is not there is left out of RV(volumes).
+    type: list
+    elements: str
+seealso:
+  - module: stackless.block.cinder_volume
+"""
+
+EXAMPLES = r"""
+- name: Who holds db-data?
+  stackless.block.cinder_volume_info:
+    backend: {driver: file, path: /srv/volumes}
+    names: [db-data]
+  register: found
+"""
+
+RETURN = r"""
+volumes:
+  description: The volumes, ordered by name.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The name of the volume.
+      type: str
+      returned: success
+      sample: db-data
+    id:
+      description: The id of the volume.
+      type: str
+      returned: success
+      sample: 0b5e7a1c-2222-4222-8333-444455556666
+    status:
+      description: The status of the volume, in Cinder's words.
+      type: str
+      returned: success
+      sample: in-use
+    size_gib:
+      description: The size in GiB.
+      type: int
+      returned: success
+      sample: 20
+    path:
+      description: Where the data of the volume stands on the storage host.
+      type: str
+      returned: success
+      sample: /srv/volumes/volume-0b5e7a1c-2222-4222-8333-444455556666
+    attachments:
+      description: Who holds the volume, and how far that is.
+      type: list
+      elements: dict
+      returned: success
+      sample:
+        - {instance: web-1, host: compute-1, status: attached, device: vdb}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.stackless.block.plugins.module_utils._manage_volume import find_volumes
+from ansible_collections.stackless.block.plugins.module_utils._reconcile import look
+from ansible_collections.stackless.block.plugins.module_utils._volumes import BACKEND_OPTIONS
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "backend": {"type": "dict", "required": True, "options": BACKEND_OPTIONS},
+            "names": {"type": "list", "elements": "str"},
+        },
+        supports_check_mode=True,
+    )
+    look(module, find_volumes)
+
+
+if __name__ == "__main__":
+    main()
