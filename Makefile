@@ -1,0 +1,56 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+PYTHON := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
+# tgtd and libvirtd want root; sudo drops the environment, so what is told to make is told again.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo) env PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop test unit build install-check test-matrix bench requirements clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+demo: ## the whole walk on this machine, in a minute; KEEP=1 leaves it running
+	@tests/setup.sh demo
+	@$(ROOT) -m tests.demo $(if $(KEEP),--keep)
+
+demo-stop: ## stops what `make demo KEEP=1` left running
+	@$(ROOT) -m tests.demo --stop
+
+test: ## everything that can fail; ONLY="unit sanity" runs some of it
+	@tests/setup.sh test
+	@$(ROOT) -m tests.run $(ONLY)
+
+unit: ## the fast part of `make test`
+	@tests/setup.sh test
+	@$(PYTHON) -m pytest tests/unit -q
+
+build: ## the collection's tarball, into dist/
+	@tests/setup.sh demo
+	@$(PYTHON) -m tests.run.tarball build
+
+install-check: ## installs that tarball off line somewhere else and looks it over
+	@tests/setup.sh demo
+	@$(PYTHON) -m tests.run.tarball check
+
+test-matrix: ## unit tests and sanity on every supported ansible-core this machine has a Python for
+	@tests/setup.sh test
+	@$(PYTHON) -m tests.run.matrix
+
+bench: ## the walk for 1, 10, 50 and 100 attachments, timed
+	@tests/setup.sh test
+	@$(ROOT) -m tests.bench
+
+requirements: ## resolves tests/requirements*.in into the pinned .txt files
+	@for set in requirements-demo requirements; do \
+	    .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	        --upgrade tests/$$set.in --output-file tests/$$set.new && \
+	    { echo "# Made by \`make requirements\` from $$set.in; not edited by hand"; cat tests/$$set.new; } \
+	        > tests/$$set.txt && rm tests/$$set.new || exit 1; \
+	done
+
+clean: ## takes away what these targets made (system packages stay)
+	rm -rf .venv .cache .ansible dist tests/output .pytest_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
