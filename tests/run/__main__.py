@@ -1,0 +1,207 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""`make test`: every check there is, side by side where the machine has the cores, and a table at the end.
+
+    python -m tests.run [STEP…]
+
+What a step says goes to .cache/test/<step>.log; the end of it is shown when the step fails. The exit status is 0
+only if every step passed and none of them kept quiet about a test that did not run.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from tests.rig.collection import ROOT
+from tests.run.copy import NOT_RUN, environment, known_files
+
+LOGS = ROOT / ".cache" / "test"
+BIN = Path(sys.executable).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One check: a command in the checkout, with what it proves in a few words."""
+
+    name: str
+    about: str
+    command: list
+    timeout: int = 600
+    pytest: bool = False
+
+    @property
+    def log(self) -> Path:
+        return LOGS / f"{self.name}.log"
+
+
+@dataclasses.dataclass
+class Result:
+    step: Step
+    seconds: float = 0.0
+    status: int | str = "not started"
+    passed: int = 0
+    failed: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0 and self.failed == 0 and self.passed > 0
+
+    @property
+    def counted(self) -> str:
+        if not self.step.pytest:
+            return "ok" if self.ok else f"failed ({self.status})"
+        return f"{self.passed} passed" + (f", {self.failed} failed" if self.failed else "") + ("" if self.ok or self.failed else f" ({self.status})")
+
+
+def steps() -> list[Step]:
+    """All steps, the longest first, so that the short ones fill the gaps."""
+    python = [sys.executable, "-m"]
+    return [
+        pytest("contract", "modules on a real tgtd, libvirtd and QEMU", "tests/contract", 1800),
+        Step("sanity", "ansible-test sanity, nothing ignored", [*python, "tests.run.sanity"], 1800),
+        Step("molecule", "the walk: converge, again, check mode, backwards", [BIN / "molecule", "test", "--all"], 900),
+        Step("demo", "the story a newcomer sees", [*python, "tests.demo"], 300),
+        pytest("unit", "planners, their laws, the architecture", "tests/unit", 600),
+        Step("lint", "ansible-lint, profile production", [*python, "tests.run.on_copy", "ansible-lint", "--offline"]),
+        Step("docs", "antsibull-docs, every module and role", [*python, "tests.run.on_copy", "antsibull-docs", "lint-collection-docs", "--plugin-docs", "."]),
+        Step("tarball", "built, installed off line, looked over", [*python, "tests.run.tarball", "build", "check"]),
+        Step("changelog", "antsibull-changelog lint", [BIN / "antsibull-changelog", "lint"]),
+        Step("yaml", "yamllint", [BIN / "yamllint", "--strict", *tracked(".yml", ".yaml", ".yamllint", ".ansible-lint")]),
+        Step("shell", "shellcheck", ["shellcheck", *shell_scripts()]),
+    ]
+
+
+def pytest(name: str, about: str, folder: str, timeout: int) -> Step:
+    command = [sys.executable, "-m", "pytest", folder, "-p", "tests.run.honest", "-p", "no:cacheprovider", "-p", "no:ansible"]
+    return Step(name, about, [*command, "-q", "--durations=10", f"--junitxml={LOGS / name}.xml"], timeout, pytest=True)
+
+
+def tracked(*endings: str) -> list[str]:
+    return [str(name) for name in known_files() if str(name).endswith(endings) and name.name != "changelog.yaml"]
+
+
+def shell_scripts() -> list[str]:
+    scripts = {str(name) for name in known_files() if (ROOT / name).read_bytes().startswith((b"#!/bin/sh", b"#!/bin/bash"))}
+    return sorted(scripts | set(tracked(".sh")))
+
+
+class Runner:
+    """Runs steps, and ends what it started when it is interrupted."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, subprocess.Popen] = {}
+        self.lock = threading.Lock()
+        self.stopped = False
+
+    def run(self, step: Step) -> Result:
+        result = Result(step)
+        if self.stopped:
+            return result
+        self.say(f"{step.name:<10} begins: {step.about}")
+        began = time.monotonic()
+        with step.log.open("wb") as log:
+            process = subprocess.Popen(
+                step.command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+            self.running[step.name] = process
+            try:
+                result.status = process.wait(step.timeout)
+            except subprocess.TimeoutExpired:
+                result.status = f"not done within {step.timeout} s"
+            finally:
+                self.end(step.name)
+        result.seconds = time.monotonic() - began
+        count(result)
+        self.say(f"{step.name:<10} {result.counted}, {result.seconds:.0f} s")
+        return result
+
+    def say(self, text: str) -> None:
+        with self.lock:
+            print(f"  {text}", flush=True)
+
+    def end(self, name: str) -> None:
+        """Ends a step with all its children: politely, so that it can clean up, then not."""
+        process = self.running.pop(name)
+        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is not None:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(15)
+
+    def stop(self) -> None:
+        self.stopped = True
+        for name in list(self.running):
+            self.end(name)
+
+
+def count(result: Result) -> None:
+    """Fills in how many tests passed and failed; a step without tests of its own counts as one."""
+    report = LOGS / f"{result.step.name}.xml"
+    if result.step.pytest and report.exists():
+        suite = ET.parse(report).getroot().find("testsuite").attrib
+        result.failed = int(suite["failures"]) + int(suite["errors"])
+        result.passed = int(suite["tests"]) - result.failed - int(suite["skipped"])
+    elif result.status == 0:
+        result.passed = 1
+    if result.status != 0 and not result.failed:
+        result.failed = 1
+
+
+def main(names: list[str]) -> int:
+    known = {step.name: step for step in steps()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        print(f"there is no step {unknown[0]}; the steps are: {', '.join(known)}", file=sys.stderr)
+        return 2
+    chosen = [known[name] for name in names] or list(known.values())
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for old in (*LOGS.glob("*.xml"), *LOGS.glob("*.log")):
+        old.unlink()
+    runner = Runner()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 2))) as pool:
+        try:
+            results = list(pool.map(runner.run, chosen))
+        except KeyboardInterrupt:
+            runner.stop()
+            print("interrupted; everything this run had started is ended", file=sys.stderr)
+            return 130
+    return report(results, time.monotonic() - began)
+
+
+def report(results: list[Result], seconds: float) -> int:
+    for result in (r for r in results if not r.ok):
+        print(f"\n--- {result.step.name} failed; the end of {result.step.log.relative_to(ROOT)}:")
+        print("\n".join(result.step.log.read_text(errors="replace").splitlines()[-60:]) if result.step.log.exists() else "(not started)")
+    print(f"\n  {'step':<10} {'seconds':>7}  result")
+    for result in results:
+        print(f"  {result.step.name:<10} {result.seconds:>7.1f}  {result.counted}")
+    print(f"  {'all':<10} {seconds:>7.1f}")
+    for line in not_run(results):
+        print(f"  not run here: {line}")
+    print(f"\n{sum(r.passed for r in results)} passed, {sum(r.failed for r in results)} failed")
+    return 0 if all(r.ok for r in results) else 1
+
+
+def not_run(results: list[Result]) -> list[str]:
+    logs = (r.step.log.read_text(errors="replace") for r in results if r.step.log.exists())
+    return sorted({line.removeprefix(NOT_RUN) for log in logs for line in log.splitlines() if line.startswith(NOT_RUN)})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
