@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 
 UV_PIN=0.13.8
 DEMO_PACKAGES="
-    busybox-static libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu python3-libvirt
+    busybox-static ca-certificates libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu python3-libvirt
     python3-venv qemu-block-extra qemu-system-x86 qemu-utils tgt"
 SPLIT_PACKAGES="libvirt-daemon-driver-secret libvirt-daemon-driver-nodedev"
 TEST_PACKAGES="git libiscsi-bin shellcheck"
@@ -119,7 +119,7 @@ make_venv() {
     [ ! -e "$stamp" ] || return 0
     begin "virtual environment .venv"
     venv_works || make_empty_venv
-    quietly env UV_LINK_MODE=copy .venv/bin/uv pip install --quiet --python .venv/bin/python -r "tests/$requirements.txt"
+    quietly env UV_LINK_MODE=copy UV_SYSTEM_CERTS=1 .venv/bin/uv pip install --quiet --python .venv/bin/python -r "tests/$requirements.txt"
     touch "$stamp"
     end
 }

@@ -62,7 +62,7 @@ def verdict(core: str, version: str, path: str, with_sanity: bool) -> str:
         checks.append([sys.executable, "-m", "tests.run.sanity", python])
     for check in checks:
         print(f"\n+ {' '.join(map(str, check))}", flush=True)
-        env = {**environment(python=str(python)), "UV_LINK_MODE": "copy"}
+        env = {**environment(python=str(python)), "UV_LINK_MODE": "copy", "UV_SYSTEM_CERTS": "1"}
         if subprocess.run(check, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False, preexec_fn=lambda: os.nice(5)).returncode:
             return f"FAILED: {' '.join(map(str, check))}"
     return "unit tests" + (", sanity" if with_sanity else "")
