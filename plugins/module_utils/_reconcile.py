@@ -55,7 +55,8 @@ class Plan:
     """What an item is (`before`), what it shall be (`after`, None for absent), and the way there.
 
     `key` is where the item's state stands in the world; `label` is what a person calls the item,
-    unique in a list, and by default the key.
+    unique in a list, and by default the key. `closing` are acts that must not be done before `steps`
+    have come true: what they take away is still needed until then.
     """
 
     key: t.Hashable
@@ -64,6 +65,11 @@ class Plan:
     steps: t.Tuple[Step, ...] = ()
     label: str = ""
     warnings: t.Tuple[str, ...] = ()
+    closing: t.Tuple[Step, ...] = ()
+
+    @property
+    def acts(self) -> t.Tuple[Step, ...]:
+        return self.steps + self.closing
 
     @property
     def title(self) -> str:
@@ -96,7 +102,7 @@ class Resource:
         return {}
 
     def settled(self, plan: Plan, world: World) -> bool:
-        """Whether the plan came true. Raises when it is sure that it never will."""
+        """Whether the plan's steps came true. Raises when it is sure that they never will."""
         return world.get(plan.key) == plan.after
 
     def unsettled(self, plan: Plan, world: World) -> str:
@@ -234,7 +240,7 @@ def _predict(resource: Resource, outcomes: t.List[Outcome]) -> None:
         except StorageError as error:
             outcome.error = error
             continue
-        outcome.done = len(outcome.plan.steps)
+        outcome.done = len(outcome.plan.acts)
         outcome.state = world[outcome.plan.key] = outcome.plan.after
 
 
@@ -244,17 +250,17 @@ def _apply(resource: Resource, outcomes: t.List[Outcome]) -> None:
     for outcome in (o for o in outcomes if o.error is None):
         try:
             _plan(resource, outcome, world, seen)
-            _run_steps(outcome)
+            _run(outcome, outcome.plan.steps)
             outcome.state = world[outcome.plan.key] = outcome.plan.after
         except StorageError as error:
             outcome.error = error
             if outcome.done:
                 world = _observe(resource, outcomes)
-    _settle(resource, [o for o in outcomes if o.error is None and o.done])
+    _settle(resource, [o for o in outcomes if o.error is None and o.plan.acts])
 
 
-def _run_steps(outcome: Outcome) -> None:
-    for step in outcome.plan.steps:
+def _run(outcome: Outcome, steps: t.Sequence[Step]) -> None:
+    for step in steps:
         outcome.done += 1
         step.act(*step.args)
 
@@ -276,7 +282,8 @@ def _judge(resource: Resource, outcome: Outcome, world: World, late: bool) -> bo
     """Whether this plan needs no further look: it came true, it never will, or the time is up."""
     try:
         if resource.settled(outcome.plan, world):
-            outcome.state = world.get(outcome.plan.key)
+            outcome.state = outcome.plan.after if outcome.plan.closing else world.get(outcome.plan.key)
+            _run(outcome, outcome.plan.closing)
             return True
         if late:
             raise NotSettled(resource.unsettled(outcome.plan, world))
@@ -308,7 +315,7 @@ def _summary(failed: t.List[str], total: int) -> str:
 
 
 def _result(resource: Resource, outcome: Outcome) -> t.Dict[str, t.Any]:
-    steps = [step.name for step in outcome.plan.steps[: outcome.done]] if outcome.plan else []
+    steps = [step.name for step in outcome.plan.acts[: outcome.done]] if outcome.plan else []
     named = {**resource.identify(outcome.item), "steps": steps, "changed": outcome.changed}
     if outcome.error is not None:
         return {**named, "failed": True, "msg": str(outcome.error)}
