@@ -42,7 +42,8 @@ def main() -> int:
         print(f"ended {ended} processes" if ended else "nothing of the demo was left running")
         return 0
     # Ctrl-C and a plain kill both unwind the stack that ends what was started
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
     return tell(asked.keep)
 
 
@@ -68,6 +69,7 @@ def tell(keep: bool) -> int:
         story.fails("interrupted; everything that was started is ended")
         return 130
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         stage.close()
     story.ends("That was the walk.")
     return 0

@@ -62,12 +62,7 @@ class Stage:
 
     def open_guest(self, name: str) -> float:
         """Boots the guest; returns after how many seconds it answered."""
-        import libvirt
-
-        libvirt.registerErrorHandler(lambda *_: None, None)
-        connection = libvirt.open(self.libvirtd.uri)
-        self.opened.callback(connection.close)
-        self.guest = Guest(connection, IMAGE, self.directory, name)
+        self.guest = Guest(self.libvirtd.connection, IMAGE, self.directory, name)
         self.opened.callback(self._end_guest)
         return self.guest.start()
 
@@ -137,7 +132,7 @@ class Stage:
     def keep(self) -> None:
         """Lets everything run on, and notes what to end later."""
         self.opened.pop_all()
-        pids = [self.tgtd.pid, self.libvirtd.pid, *processes_with(str(self.guest.socket))]
+        pids = [self.tgtd.pid, self.libvirtd.pid, *processes_with(self.guest.domain.UUIDString())]
         directories = [str(self.directory), str(self.tgtd.directory), str(self.libvirtd.directory)]
         KEPT.write_text(json.dumps({"processes": [(pid, born(pid)) for pid in pids], "directories": directories}))
 

@@ -14,7 +14,7 @@ from typing import Iterator
 
 BOLD, DIM, GREEN, RED, CYAN, PLAIN = "\033[1m", "\033[2m", "\033[32m", "\033[31m", "\033[36m", "\033[0m"
 MARGIN = 4
-SPEAKER = 12
+SPEAKER = 14
 
 
 class Story:

@@ -172,7 +172,8 @@ def main(names: list[str]) -> int:
     for old in (*LOGS.glob("*.xml"), *LOGS.glob("*.log")):
         old.unlink()
     runner = Runner()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 2))) as pool:
         try:
