@@ -1,0 +1,378 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is **PRIVATE** to the collection: it can change at any time.
+
+"""The walk of attachments, as pure functions for the roles: who goes where, what each step takes and adds.
+
+An attachment is a dict that begins as the user's wish ({volume, instance, ...}). Every step adds what
+it learned; a step that fails for an attachment adds `failure` ({step, reason}) and the later steps
+leave that attachment out. Nothing here talks to a host.
+
+An *answer* is what one host said to one step: the module's result with `results`, or without them
+when the host was unreachable or the module died. *Answers* map host names to answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Attachment = dict[str, Any]
+Answers = Mapping[str, Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class WalkStep:
+    """One step: on which side it runs, how an attachment and a result find each other, what it takes and adds."""
+
+    side: str  # the attachment's field that names the host
+    key: tuple[str, ...]  # fields of the attachment
+    result_key: tuple[str, ...]  # the same fields in the module's result
+    item: Callable[[Attachment, Mapping[str, Any]], dict[str, Any]]
+    adds: tuple[str, ...] = ()
+    merge: str | None = None  # a list of the item that attachments of one target fill together
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """What the walk knows of the hosts before its first step."""
+
+    connectors: Answers
+    storage_hosts: Sequence[str]
+    volume_homes: Mapping[str, str]
+    unmade: Mapping[str, str]  # volumes that could not be made, and why
+    limited: bool  # the run is limited to some hosts: instances elsewhere are none of its business
+    backwards: bool  # on the way back the record knows the host, and the instance may be gone
+
+
+def place(
+    attachments: Sequence[Mapping[str, Any]],
+    connectors: Answers,
+    storage_hosts: Sequence[str],
+    volume_homes: Mapping[str, str],
+    iqn_prefix: str,
+    limited: bool = False,
+    backwards: bool = False,
+    made: Answers | None = None,
+) -> list[Attachment]:
+    """Finds the storage host of every volume and the compute host of every instance.
+
+    `made` is what the volumes' own task answered: an attachment of a volume that failed there fails here.
+    """
+    unmade = {r["name"]: r["msg"] for r in predicted(made or {}) if r.get("failed")}
+    ground = Ground(connectors, storage_hosts, volume_homes, unmade, limited, backwards)
+    return [_placed({**a, "iqn_prefix": iqn_prefix}, ground) for a in attachments]
+
+
+def _placed(attachment: Attachment, ground: Ground) -> Attachment:
+    lacking = [field for field in ("volume", "instance") if not attachment.get(field)]
+    if lacking:
+        return _failed(attachment, "place", f"an attachment names no {' and no '.join(lacking)}; give both volume and instance")
+    if attachment["volume"] in ground.unmade:
+        return _failed(attachment, "volume", ground.unmade[attachment["volume"]])
+    storage = attachment.get("storage_host") or ground.volume_homes.get(attachment["volume"])
+    if storage is None and len(ground.storage_hosts) != 1:
+        return _failed(attachment, "place", _homeless(attachment["volume"], ground.storage_hosts))
+    return _on_compute({**attachment, "storage_host": storage or ground.storage_hosts[0]}, ground)
+
+
+def _homeless(volume: str, storage_hosts: Sequence[str]) -> str:
+    if not storage_hosts:
+        return f"volume {volume} has no storage host; put one into the inventory group storage, or set storage_hosts"
+    return f"no storage host has a volume {volume} ({', '.join(storage_hosts)} were asked); make it first, or correct the name"
+
+
+def _on_compute(attachment: Attachment, ground: Ground) -> Attachment:
+    instance, asked = attachment["instance"], attachment.get("host")
+    homes = [host for host, answer in ground.connectors.items() if any(d["name"] == instance for d in answer.get("domains") or [])]
+    if asked is None and len(homes) > 1:
+        return _failed(attachment, "connector", f"{instance} is a domain of {' and of '.join(sorted(homes))}; say which with host")
+    host = asked or (homes[0] if homes else None)
+    if ground.limited and host not in ground.connectors:
+        return {**attachment, "outside": True}
+    if host is None and ground.backwards:
+        return attachment  # the record will tell the host
+    if host not in homes and not ground.backwards:
+        return _failed(attachment, "connector", _nowhere(instance, host, ground))
+    connector = ground.connectors.get(str(host), {}).get("connector")
+    return {**attachment, "host": host, **({"connector": connector} if connector else {})}
+
+
+def _nowhere(instance: str, asked: str | None, ground: Ground) -> str:
+    silent = [f"{host} ({_said(answer)})" for host, answer in ground.connectors.items() if "connector" not in answer]
+    answered = [host for host, answer in ground.connectors.items() if "connector" in answer and asked in (None, host)]
+    missing = f"; no answer from {', '.join(silent)}" if silent else ""
+    where = f"{', '.join(answered)} {'have' if len(answered) > 1 else 'has'}" if answered else f"{asked or 'no compute host'} has"
+    return f"{where} no domain {instance}{missing}; define it there first, or correct the name"
+
+
+def alive(attachment: Mapping[str, Any]) -> bool:
+    return "failure" not in attachment and not attachment.get("outside")
+
+
+def items(attachments: Iterable[Attachment], step: str, host: str, settings: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The module's list for one step on one host; attachments of one target share an item."""
+    walk_step = STEPS[step]
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for attachment in attachments:
+        if not alive(attachment) or attachment.get(walk_step.side) != host or _skips(attachment, step):
+            continue
+        item = walk_step.item(attachment, settings or {})
+        known = found.setdefault(_key(attachment, walk_step.key), item)
+        if known is not item and walk_step.merge:
+            known[walk_step.merge] = known[walk_step.merge] + [x for x in item[walk_step.merge] if x not in known[walk_step.merge]]
+    return list(found.values())
+
+
+def _skips(attachment: Attachment, step: str) -> bool:
+    """What a step has nothing to do with: exports that others need, records that are not there."""
+    if step in ("detach", "terminate", "release"):
+        return not attachment.get("attachment_id")
+    if step == "deny":
+        return not attachment.get("attachment_id") or attachment["others"] == 0 or attachment["others_on_host"] > 0
+    if step == "withdraw":
+        return not attachment.get("attachment_id") or attachment["others"] > 0
+    return False
+
+
+def merge(attachments: Sequence[Attachment], step: str, answers: Answers) -> list[Attachment]:
+    """The attachments after a step, each with what the step added or with its failure."""
+    walk_step = STEPS[step]
+    found = {host: {_key(r, walk_step.result_key): r for r in answer.get("results") or []} for host, answer in answers.items()}
+    return [_merged(a, step, walk_step, answers, found) if alive(a) and not _skips(a, step) else a for a in attachments]
+
+
+def _merged(attachment: Attachment, step: str, walk_step: WalkStep, answers: Answers, found: Mapping[str, Any]) -> Attachment:
+    host = attachment[walk_step.side]
+    result = found.get(host, {}).get(_key(attachment, walk_step.key))
+    if result is None:
+        return _failed(attachment, step, _silence(host, answers), silent=True)
+    told = [*attachment.get("told", []), *({"step": step, "what": what} for what in result.get("steps", []))]
+    seen = {**attachment, "told": told, "changed": attachment.get("changed", False) or bool(result.get("changed"))}
+    if result.get("failed"):
+        return _failed(seen, step, str(result.get("msg")))
+    return {**seen, **_picked(attachment, step, result), **{field: result[field] for field in walk_step.adds if field in result}}
+
+
+def _picked(attachment: Attachment, step: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What an attachment learns from a result beyond the plain fields of the step."""
+    if step in ("reserve", "begin") and result.get("volume_id"):
+        host = attachment.get("host") or result.get("host")  # where the domain is now wins over the record
+        return {"target_iqn": f"{attachment['iqn_prefix']}:volume-{result['volume_id']}", "host": host}
+    if step == "export":
+        return {"portals": result["portals"], "lun": LUN}
+    if step == "acl":
+        initiator = attachment["connector"]["initiator"]
+        return {"auth": next((acl for acl in result["acls"] if acl["initiator"] == initiator), {})}
+    return {}
+
+
+def _failed(attachment: Attachment, step: str, reason: str, silent: bool = False) -> Attachment:
+    """The attachment with its failure; `silent` means that the host gave no answer, so nobody knows how far it came."""
+    return {**attachment, "failure": {"step": step, "reason": reason, "silent": silent}}
+
+
+def _silence(host: str, answers: Answers) -> str:
+    if host not in answers:
+        return f"{host} is no host of this run; run again with it"
+    return f"{host}: {_said(answers[host])}"
+
+
+def _said(answer: Mapping[str, Any]) -> str:
+    text = str(answer.get("msg") or answer.get("module_stderr") or "").strip()
+    if answer.get("unreachable"):
+        return f"unreachable: {text}"
+    return text or "no answer"
+
+
+def _key(values: Mapping[str, Any], fields: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(values.get(field) for field in fields)
+
+
+def to_undo(attachments: Iterable[Attachment]) -> list[Attachment]:
+    """The failed attachments whose own walk has to be taken back.
+
+    Not those that were attached before this run, not those that failed before anything was made, and
+    not those of a host that fell silent: its side can't be proven clean, the next run resumes there.
+    """
+    return [
+        {**{key: value for key, value in a.items() if key not in ("failure", "told")}, "undoing": a["failure"]}
+        for a in attachments
+        if "failure" in a and a.get("status") == "reserved" and not a["failure"]["silent"] and a["failure"]["step"] != "complete"
+    ]
+
+
+_RENOTE = {"reserved": "reserve", "attached": "complete", "detaching": "begin_detaching", "detached": "terminate"}
+
+
+def notes(attachments: Iterable[Attachment], host: str, undone: Iterable[Attachment] = ()) -> list[dict[str, Any]]:
+    """The list for cinder_attachment that writes step and reason of stopped attachments into their records.
+
+    Each repeats the action that led to its status, which changes nothing but the note. Those that
+    were `undone` have no record any more.
+    """
+    gone = {_key(a, _BY_NAME) for a in undone}
+    return [
+        {**{key: a.get(key) for key in (*_BY_NAME, "host")}, "action": _RENOTE[a["status"]], **_note(a["failure"])}
+        for a in attachments
+        if "failure" in a and a.get("status") in _RENOTE and a.get("storage_host") == host and _key(a, _BY_NAME) not in gone
+    ]
+
+
+def _note(failure: Mapping[str, Any]) -> dict[str, str]:
+    return {"step": failure["step"], "reason": failure["reason"][:500]}
+
+
+def story(attachments: Iterable[Attachment]) -> list[str]:
+    """What became of every attachment, a line each, with what was done below."""
+    lines = []
+    for a in attachments:
+        name = f"{a.get('volume')} -> {a.get('instance')}"
+        lines.append(f"{name}: {_outcome(a)}")
+        lines += [f"    {told['what']}" for told in a.get("told", [])]
+    return lines
+
+
+def _outcome(attachment: Attachment) -> str:
+    if "failure" in attachment:
+        return f"FAILED at {attachment['failure']['step']}: {attachment['failure']['reason']}"
+    if attachment.get("outside"):
+        return "left out, its instance is not on the hosts of this run"
+    where = f"{attachment['device']} on {attachment['host']}, " if attachment.get("device") and attachment.get("host") else ""
+    return where + ("changed" if attachment.get("changed") else "nothing to do")
+
+
+def failures(attachments: Iterable[Attachment]) -> list[str]:
+    """The rows of the table at the end: attachment, step, reason."""
+    return [f"{a.get('volume')} -> {a.get('instance')} | {a['failure']['step']} | {a['failure']['reason']}" for a in attachments if "failure" in a]
+
+
+def answers_of(looped: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The answers of a task that looped over hosts, by the host that gave them; none for a task that was skipped."""
+    return {str(answer["walk_host"]): answer for answer in looped.get("results") or [] if not answer.get("skipped")}
+
+
+def told(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Mapping[str, Any]]:
+    """The answers of a task that ran on every host, from the variable it registered."""
+    return {str(host): hostvars[host][name] for host in hosts if name in hostvars[host]}
+
+
+def homes_of(looks: Answers, made: Answers | None = None) -> dict[str, str]:
+    """On which storage host every volume is: found by a look, or made by this play."""
+    asked = {r["name"]: host for host, answer in (made or {}).items() for r in answer.get("results") or [] if r.get("name")}
+    found = {volume["name"]: host for host, look in looks.items() for volume in look.get("volumes") or []}
+    return {**asked, **found}
+
+
+def volumes(wishes: Sequence[Mapping[str, Any]], storage_hosts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The wished volumes by storage host; one that names none belongs to the only host there is."""
+    homes: dict[str, list[dict[str, Any]]] = {host: [] for host in storage_hosts}
+    for wish in wishes:
+        home = wish.get("storage_host") or (storage_hosts[0] if len(storage_hosts) == 1 else None)
+        if home not in homes:
+            named = f"names {home}, which is none of the storage hosts" if home else "names no storage_host"
+            raise ValueError(f"volume {wish.get('name')} {named}; choose one of: {', '.join(storage_hosts) or 'none is known'}")
+        homes[home].append({key: value for key, value in wish.items() if key != "storage_host"})
+    return homes
+
+
+def outcome(attachments: Iterable[Attachment]) -> list[Attachment]:
+    """The attachments without what nobody needs any more at the end, their secrets first of all."""
+    return [{key: value for key, value in a.items() if key not in ("auth", "record")} for a in attachments]
+
+
+def predicted(answers: Answers) -> list[dict[str, Any]]:
+    """All results of all hosts, for `assume` of a later step."""
+    return [result for answer in answers.values() for result in answer.get("results") or []]
+
+
+LUN = 1  # every volume has a target of its own; 0 is tgt's controller
+
+
+def _attachment_action(action: str) -> Callable[[Attachment, Mapping[str, Any]], dict[str, Any]]:
+    return lambda a, settings: {"volume": a["volume"], "instance": a["instance"], "action": action}
+
+
+def _reserve_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    connector = attachment["connector"]
+    told = {"initiator": connector["initiator"], "ip": connector["ip"], "mode": attachment.get("mode") or "rw"}
+    return {"volume": attachment["volume"], "instance": attachment["instance"], "action": "reserve", "host": attachment["host"], **told}
+
+
+def _complete_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_attachment_action("complete")(attachment, settings), "device": attachment.get("device")}
+
+
+def _export_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    lun = {"lun": LUN, "path": attachment["path"], "serial": attachment["volume_id"]}
+    return {"target_iqn": attachment["target_iqn"], "luns": [lun], "portals": settings["portals"]}
+
+
+def _acl_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    door = {"initiator": attachment["connector"]["initiator"], "chap": settings.get("chap", "generate")}
+    return {"target_iqn": attachment["target_iqn"], "acls": [door]}
+
+
+def _deny_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    initiator = attachment.get("initiator") or attachment["connector"]["initiator"]
+    door = {"initiator": initiator, "state": "absent"}
+    return {"target_iqn": attachment["target_iqn"], "acls": [door]}
+
+
+def _withdraw_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"target_iqn": attachment["target_iqn"], "state": "absent"}
+
+
+_DISK_WISHES = ("device", "bus", "cache", "io", "discard", "iotune")
+
+
+def _attach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    wished = {key: attachment[key] for key in _DISK_WISHES if attachment.get(key) is not None}
+    auth = {key: attachment["auth"][key] for key in ("username", "password") if attachment["auth"].get(key) is not None}
+    source = {
+        "type": "network",
+        "protocol": "iscsi",
+        "target_iqn": attachment["target_iqn"],
+        "lun": attachment["lun"],
+        "portals": attachment["portals"][:1],  # QEMU's initiator takes one portal
+        "initiator": attachment["connector"]["initiator"],
+        **auth,
+    }
+    return {
+        **wished,
+        "domain": attachment["instance"],
+        "serial": attachment["volume_id"],
+        "source": source,
+        "read_only": attachment.get("mode") == "ro",
+        "shareable": attachment["multiattach"],
+        "size_bytes": attachment["size_bytes"],
+        "volume": attachment["volume"],
+        "attachment_id": attachment["attachment_id"],
+    }
+
+
+def _detach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    source = {"type": "network", "protocol": "iscsi", "target_iqn": attachment["target_iqn"]}
+    return {"domain": attachment["instance"], "serial": attachment["volume_id"], "state": "absent", "source": source}
+
+
+_BY_NAME = ("volume", "instance")
+_RESERVED = ("attachment_id", "volume_id", "size_bytes", "path", "multiattach", "status", "others", "others_on_host", "record")
+_RECORDED = (*_RESERVED, "initiator", "device")
+
+STEPS: dict[str, WalkStep] = {
+    "reserve": WalkStep("storage_host", _BY_NAME, _BY_NAME, _reserve_item, _RESERVED),
+    "export": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _export_item),
+    "acl": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _acl_item, merge="acls"),
+    "attach": WalkStep("host", ("instance", "volume_id"), ("domain", "serial"), _attach_item, ("device", "live", "persistent")),
+    "complete": WalkStep("storage_host", _BY_NAME, _BY_NAME, _complete_item, ("status",)),
+    "begin": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("begin_detaching"), _RECORDED),
+    "detach": WalkStep("host", ("instance", "volume_id"), ("domain", "serial"), _detach_item),
+    "terminate": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("terminate"), ("others", "others_on_host", "status")),
+    "deny": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _deny_item, merge="acls"),
+    "withdraw": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _withdraw_item),
+    "release": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("release"), ()),
+}
