@@ -16,11 +16,12 @@ import os
 import signal
 import sys
 
-from tests.demo.stage import LOG, DemoError, Stage, stop_kept
 from tests.demo.story import Story
 from tests.rig.collection import ROOT
 from tests.rig.guest import GuestError
+from tests.rig.stage import Stage, StageError, end_kept
 
+LOG, KEPT = ROOT / ".cache" / "demo.log", ROOT / ".cache" / "demo"
 VOLUME, INSTANCE, SIZE_GIB = "db-data", "web-1", 1
 WORDS = "written by web-1, read on the storage"
 MIB = 4
@@ -37,7 +38,7 @@ def main() -> int:
         print("the demo starts a tgtd and a libvirtd of its own, which needs root; use `make demo`", file=sys.stderr)
         return 2
     if asked.keep or asked.stop:
-        ended = stop_kept()
+        ended = end_kept(KEPT)
     if asked.stop:
         print(f"ended {ended} processes" if ended else "nothing of the demo was left running")
         return 0
@@ -48,7 +49,7 @@ def main() -> int:
 
 
 def tell(keep: bool) -> int:
-    story, stage = Story(), Stage()
+    story, stage = Story(), Stage(LOG)
     story.title("stackless.block: a volume finds its way into a running guest, and back")
     try:
         hosts(story, stage)
@@ -62,7 +63,7 @@ def tell(keep: bool) -> int:
             return 0
         detach(story, stage)
         stop(story, stage)
-    except (DemoError, GuestError) as error:
+    except (StageError, GuestError) as error:
         story.fails(f"{error}\n\nthe whole log: {LOG.relative_to(ROOT)}")
         return 1
     except KeyboardInterrupt:
@@ -91,7 +92,7 @@ def guest(story: Story, stage: Stage) -> None:
         story.says(INSTANCE, f"Linux {stage.guest.run('uname -r').strip()}, {how}, ready after {seconds:.1f} s")
         disks = stage.guest.run("ls /sys/block").split()
         if disks:
-            raise DemoError(f"the guest has disks before it was given one: {disks}")
+            raise StageError(f"the guest has disks before it was given one: {disks}")
         story.says(INSTANCE, "no disks yet")
 
 
@@ -105,7 +106,7 @@ def attach(story: Story, stage: Stage) -> None:
         record = stage.record()
         story.says("storage-1", f"volume {record['id']}, {record['status']}")
         if record["status"] != "in-use":
-            raise DemoError(f"the volume is {record['status']} after the attach, not in-use")
+            raise StageError(f"the volume is {record['status']} after the attach, not in-use")
 
 
 def own_words(story: Story, stage: Stage) -> None:
@@ -115,7 +116,7 @@ def own_words(story: Story, stage: Stage) -> None:
         story.says(INSTANCE, found.group(0))
         # virtio-blk shows the guest 20 characters of a serial
         if not serial or not stage.record()["id"].startswith(serial) or int(size) != SIZE_GIB << 30:
-            raise DemoError(f"that is not the volume {stage.record()['id']} of {SIZE_GIB << 30} bytes")
+            raise StageError(f"that is not the volume {stage.record()['id']} of {SIZE_GIB << 30} bytes")
         story.proves(f"/dev/{disk} is the volume: its id begins so, and {size} bytes are {SIZE_GIB} GiB")
 
 
@@ -132,7 +133,7 @@ def same_bytes(story: Story, stage: Stage) -> None:
             read = hashlib.sha256(data.read(len(line) + (MIB << 20))).hexdigest()
         story.says("storage-1", f"{stage.record()['path'].name[:15]}… begins with {line.decode(errors='replace').strip()!r}, sha256 {read[:16]}…")
         if read != wrote:
-            raise DemoError(f"the backing file holds other bytes: sha256 {read}, the guest wrote {wrote}")
+            raise StageError(f"the backing file holds other bytes: sha256 {read}, the guest wrote {wrote}")
         story.proves("the same bytes")
 
 
@@ -140,7 +141,7 @@ def again(story: Story, stage: Stage) -> None:
     with story.chapter("The same play a second time"):
         changed = played(story, stage, "attach")
         if any(changed.values()):
-            raise DemoError("the second run changed something")
+            raise StageError("the second run changed something")
         story.proves("nothing to do, nothing done")
 
 
@@ -151,7 +152,7 @@ def detach(story: Story, stage: Stage) -> None:
         record = stage.record()
         exports = sorted(path.name for path in stage.exports.iterdir())
         if record["status"] != "available" or exports:
-            raise DemoError(f"after the detach the volume is {record['status']} and {exports or 'nothing'} is exported")
+            raise StageError(f"after the detach the volume is {record['status']} and {exports or 'nothing'} is exported")
         story.says("storage-1", f"volume {record['id']}, {record['status']}, no export left")
         story.proves("the guest let go before the storage did")
 
@@ -162,12 +163,12 @@ def stop(story: Story, stage: Stage) -> None:
         stage.close()
         left = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
         if left or stage.directory.exists():
-            raise DemoError(f"still there: processes {left}, {stage.directory}")
+            raise StageError(f"still there: processes {left}, {stage.directory}")
         story.says("", "guest, libvirtd and tgtd have ended, their files are gone")
 
 
 def left_running(story: Story, stage: Stage) -> None:
-    stage.keep()
+    stage.keep(KEPT)
     story.title("It runs on. Some things to try:")
     story.types(f"virsh -c '{stage.libvirtd.uri}' domblklist {INSTANCE}")
     story.types(f"cat {stage.record()['path']}.json")

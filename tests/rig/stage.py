@@ -2,7 +2,11 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The demo's stage: a storage host (tgtd, a directory), a compute host (libvirtd, one guest), and Ansible set up for both."""
+"""A stage for the walk: a storage host (tgtd, a directory), a compute host (libvirtd, one guest), and Ansible set up for both.
+
+    python -m tests.rig.stage up LINK       makes one, with LINK pointing to its directory, and leaves it running
+    python -m tests.rig.stage down LINK     ends that one; nothing to do when there is none
+"""
 
 from __future__ import annotations
 
@@ -25,22 +29,23 @@ from tests.rig.libvirtd import Libvirtd
 from tests.rig.tgtd import Tgtd
 
 IMAGE = ROOT / ".cache" / "guest"
-LOG = ROOT / ".cache" / "demo.log"
-KEPT = ROOT / ".cache" / "demo-kept.json"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
-class DemoError(Exception):
-    """The story can't go on; the message is for the person who watches."""
+class StageError(Exception):
+    """Something on the stage is not as it has to be; the message is for a person."""
 
 
 class Stage:
-    """Everything the demo starts; `close` ends it, in the opposite order, whatever has happened."""
+    """The private daemons, the guest and the inventory; `close` ends them, in the opposite order, whatever has happened.
 
-    def __init__(self) -> None:
+    `log` gets what playbooks and the guest have said.
+    """
+
+    def __init__(self, log: Path) -> None:
         self.opened = contextlib.ExitStack()
         # short, because sockets live below it: their paths have at most 107 characters
-        self.directory = Path(tempfile.mkdtemp(prefix="stackless-demo-", dir="/tmp"))
+        self.directory = Path(tempfile.mkdtemp(prefix="stackless-", dir="/tmp"))
         self.opened.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self.volumes = self.directory / "volumes"
         self.exports = self.directory / "tgt"
@@ -49,8 +54,9 @@ class Stage:
         self.tgtd: Tgtd
         self.libvirtd: Libvirtd
         self.guest: Guest
-        LOG.parent.mkdir(exist_ok=True)
-        LOG.write_text("")
+        self.log = log
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("")
 
     def open_hosts(self) -> None:
         self.tgtd = Tgtd()
@@ -67,7 +73,7 @@ class Stage:
         return self.guest.start()
 
     def _end_guest(self) -> None:
-        with LOG.open("a") as log:
+        with self.log.open("a") as log:
             log.write(f"\n---- console of {self.guest.name}\n{self.guest.said()}")
         self.guest.stop()
 
@@ -101,7 +107,7 @@ class Stage:
 
     def command(self, playbook: str) -> str:
         """The command line of a playbook as a person types it in the checkout."""
-        tool = Path(sys.executable).with_name("ansible-playbook").relative_to(ROOT)
+        tool = os.path.relpath(Path(sys.executable).with_name("ansible-playbook"), ROOT)
         return f"ANSIBLE_CONFIG={self.directory}/ansible.cfg {tool} stackless.block.{playbook} -e @{self.directory}/wish.yml"
 
     def play(self, playbook: str) -> dict[str, int]:
@@ -112,10 +118,10 @@ class Stage:
             ["env", *command.split()], cwd=ROOT, env={**os.environ, "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
-        with LOG.open("a") as log:
+        with self.log.open("a") as log:
             log.write(f"\n---- {command}\n{done.stdout}")
         if done.returncode:
-            raise DemoError(f"the playbook {playbook} ended with {done.returncode}:\n{last_words(done.stdout)}")
+            raise StageError(f"the playbook {playbook} ended with {done.returncode}:\n{last_words(done.stdout)}")
         return {host: int(changed) for host, _ok, changed, _unreachable, _failed in RECAP.findall(done.stdout)}
 
     # ---- the one volume
@@ -124,29 +130,33 @@ class Stage:
         """The volume's record, as the storage keeps it beside the data."""
         found = list(self.volumes.glob("volume-*.json"))
         if len(found) != 1:
-            raise DemoError(f"{self.volumes} holds {len(found)} volume records instead of one")
+            raise StageError(f"{self.volumes} holds {len(found)} volume records instead of one")
         return {"path": found[0].with_suffix(""), **json.loads(found[0].read_text())}
 
     # ---- kept running
 
-    def keep(self) -> None:
-        """Lets everything run on, and notes what to end later."""
+    def keep(self, link: Path) -> None:
+        """Lets everything run on; `link` points to the stage's directory, and beside it stands what to end later."""
         self.opened.pop_all()
         pids = [self.tgtd.pid, self.libvirtd.pid, *processes_with(self.guest.domain.UUIDString())]
         directories = [str(self.directory), str(self.tgtd.directory), str(self.libvirtd.directory)]
-        KEPT.write_text(json.dumps({"processes": [(pid, born(pid)) for pid in pids], "directories": directories}))
+        link.with_suffix(".json").write_text(json.dumps({"processes": [(pid, born(pid)) for pid in pids], "directories": directories}))
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.directory)
 
 
-def stop_kept() -> int:
-    """Ends what `keep` noted; returns how many processes that were."""
-    if not KEPT.exists():
+def end_kept(link: Path) -> int:
+    """Ends what `keep` left running; returns how many processes that were."""
+    noted = link.with_suffix(".json")
+    if not noted.exists():
         return 0
-    kept = json.loads(KEPT.read_text())
+    kept = json.loads(noted.read_text())
     # the guest first: it still has the disk of the storage open
     ended = [pid for pid, since in reversed(kept["processes"]) if end(pid, since)]
     for directory in kept["directories"]:
         shutil.rmtree(directory, ignore_errors=True)
-    KEPT.unlink()
+    link.unlink(missing_ok=True)
+    noted.unlink()
     return len(ended)
 
 
@@ -186,3 +196,22 @@ def last_words(output: str) -> str:
     """What a failed playbook had to say: its errors, or else its end."""
     errors = [line for line in output.splitlines() if re.match(r"\s*(fatal|failed|ERROR|\[ERROR\])", line)]
     return "\n".join(line[:600] for line in (errors or output.splitlines()[-15:]))
+
+
+def main(act: str, place: str) -> None:
+    link = Path(place)
+    end_kept(link)
+    if act == "down":
+        return
+    stage = Stage(link.with_suffix(".log"))
+    try:
+        stage.open_hosts()
+        stage.open_guest("web-1")
+        stage.write_inventory()
+        stage.keep(link)
+    finally:
+        stage.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
