@@ -7,7 +7,7 @@ PYTHON := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo) env PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test unit build install-check test-matrix bench requirements clean
+.PHONY: help demo demo-stop test unit build install-check test-matrix bench changelog requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,10 @@ test-matrix: ## unit tests and sanity on every supported ansible-core this machi
 bench: ## the walk for 1, 10, 50 and 100 attachments, timed
 	@tests/setup.sh test
 	@$(ROOT) -m tests.bench
+
+changelog: ## CHANGELOG.md from changelogs/fragments, for the version in galaxy.yml
+	@tests/setup.sh test
+	@.venv/bin/antsibull-changelog release
 
 requirements: ## resolves tests/requirements*.in into the pinned .txt files
 	@for set in requirements-demo requirements; do \
