@@ -105,8 +105,10 @@ def _reserved(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]
         return _told(want, Attachment(id=want.fresh_id, instance=want.instance, host=want.host, mode=want.mode or "rw"))
     if have.host != want.host:
         raise Conflict(f"volume {volume.name} is held by {volume.holders()}, not on {want.host}; detach it there first")
-    if have.status in ("detaching", "detached"):
+    if have.status == "detaching":
         raise Conflict(f"volume {volume.name} is being detached from {want.instance}{_why(have)}; finish the detach first")
+    if have.status == "detached":
+        return _told(want, dataclasses.replace(have, status="reserved", step=None, reason=None))  # its host is proven clean
     return _told(want, have)
 
 

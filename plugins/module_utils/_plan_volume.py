@@ -47,8 +47,6 @@ def plan_volume(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
         return _absent(want, have, backend)
     if have is None:
         return _create(want, backend)
-    if have.status == "creating":
-        return _finish_creating(want, have, backend)
     return _update(want, have, backend)
 
 
@@ -74,12 +72,6 @@ def _create(want: VolumeWish, backend: VolumeBackend) -> Plan:
     return Plan(want.name, None, after, (record,) + _creation(creating, after, backend))
 
 
-def _finish_creating(want: VolumeWish, have: Volume, backend: VolumeBackend) -> Plan:
-    """An earlier run was stopped between the record and the data: go on from there."""
-    after = dataclasses.replace(have, status="available")
-    return Plan(want.name, have, after, _creation(have, after, backend))
-
-
 def _creation(creating: Volume, after: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
     return (
         Step(f"allocate {_gib(after)} for volume {after.name}", backend.allocate, (after,)),
@@ -90,12 +82,15 @@ def _creation(creating: Volume, after: Volume, backend: VolumeBackend) -> t.Tupl
 def _update(want: VolumeWish, have: Volume, backend: VolumeBackend) -> Plan:
     if have.status == "deleting":
         raise Conflict(f"volume {have.name} is half deleted by an earlier run; finish that with state=absent, then make it anew")
-    check_data(have)
     changes = _changes(want, have)
     size = want.size_bytes if want.size_bytes is not None else have.size_bytes
     if size < have.size_bytes:
         raise Refused(f"volume {have.name} has {_gib(have)} and can't shrink to {size // GIB} GiB; make a smaller one and copy the data")
     after = dataclasses.replace(have, size_bytes=size, **changes)
+    if have.status == "creating":  # an earlier run was stopped between the record and the data: go on from there
+        after = dataclasses.replace(after, status="available")
+        return Plan(have.name, have, after, _creation(have, after, backend))
+    check_data(have)
     if size > have.size_bytes or have.status == "extending":
         return _extend(have, dataclasses.replace(after, status=have.at_rest().status), backend)
     steps: t.Tuple[Step, ...] = ()
