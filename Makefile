@@ -31,9 +31,9 @@ build: ## the collection's tarball, into dist/
 	@tests/setup.sh demo
 	@$(PYTHON) -m tests.run.tarball build
 
-install-check: ## installs that tarball off line somewhere else and looks it over
+install-check: ## builds it, installs it off line somewhere else and looks it over
 	@tests/setup.sh demo
-	@$(PYTHON) -m tests.run.tarball check
+	@$(PYTHON) -m tests.run.tarball build check
 
 test-matrix: ## unit tests and sanity on every supported ansible-core this machine has a Python for
 	@tests/setup.sh test

@@ -252,16 +252,14 @@ class Guest:
         return time.monotonic() - began
 
     def xml(self, memory: int = 160, spare_ports: int = 8) -> str:
+        places = {"kernel": self.image / "kernel", "initrd": self.image / "initrd", "socket": self.socket, "log": self.log}
         return DOMAIN.format(
             accel=self.accel,
             name=escape(self.name),
             memory=memory,
             cmdline=CMDLINE,
-            kernel=self.image / "kernel",
-            initrd=self.image / "initrd",
             ports="<controller type='pci' model='pcie-root-port'/>" * spare_ports,
-            socket=self.socket,
-            log=self.log,
+            **{name: escape(str(path), {"'": "&apos;"}) for name, path in places.items()},
         )
 
     def said(self) -> str:

@@ -187,7 +187,7 @@ def main(names: list[str]) -> int:
 
 def report(results: list[Result], seconds: float) -> int:
     for result in (r for r in results if not r.ok):
-        print(f"\n--- {result.step.name} failed; the end of {result.step.log.relative_to(ROOT)}:")
+        print(f"\n--- {result.step.name} failed; the end of {os.path.relpath(result.step.log, ROOT)}:")
         print("\n".join(result.step.log.read_text(errors="replace").splitlines()[-60:]) if result.step.log.exists() else "(not started)")
     print(f"\n  {'step':<10} {'seconds':>7}  result")
     for result in results:

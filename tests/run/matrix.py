@@ -53,19 +53,23 @@ def verdict(core: str, version: str, path: str, with_sanity: bool) -> str:
     place = ROOT / ".cache" / "matrix" / f"{core}-{version}"
     python = place / "bin" / "python"
     uv = Path(sys.executable).with_name("uv")
-    checks = [
-        [uv, "venv", "--quiet", "--clear", "--python", path, place],
-        [uv, "pip", "install", "--quiet", "--python", python, f"ansible-core=={core}", "pytest==9.2.0", "pytest-xdist==3.8.0"],
-        [python, "-m", "pytest", "tests/unit", "-q", "-p", "tests.run.honest", "-p", "no:cacheprovider"],
-    ]
+    made = run(python, uv, "venv", "--quiet", "--clear", "--python", path, place) and run(
+        python, uv, "pip", "install", "--quiet", "--python", python, f"ansible-core=={core}", "pytest==9.2.0", "pytest-xdist==3.8.0"
+    )
+    if not made:
+        return "FAILED: the virtual environment could not be made"
+    checks = {"unit tests": run(python, python, "-m", "pytest", "tests/unit", "-q", "-p", "tests.run.honest", "-p", "no:cacheprovider")}
     if with_sanity:
-        checks.append([sys.executable, "-m", "tests.run.sanity", python])
-    for check in checks:
-        print(f"\n+ {' '.join(map(str, check))}", flush=True)
-        env = {**environment(python=str(python)), "UV_LINK_MODE": "copy", "UV_SYSTEM_CERTS": "1"}
-        if subprocess.run(check, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False, preexec_fn=lambda: os.nice(5)).returncode:
-            return f"FAILED: {' '.join(map(str, check))}"
-    return "unit tests" + (", sanity" if with_sanity else "")
+        checks["sanity"] = run(python, sys.executable, "-m", "tests.run.sanity", python)
+    failed = [name for name, ok in checks.items() if not ok]
+    return f"FAILED: {', '.join(failed)}" if failed else ", ".join(checks)
+
+
+def run(python: Path, *command: object) -> bool:
+    words = [str(word) for word in command]
+    print(f"\n+ {' '.join(words)}", flush=True)
+    env = {**environment(python=str(python)), "UV_LINK_MODE": "copy", "UV_SYSTEM_CERTS": "1"}
+    return subprocess.run(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
 if __name__ == "__main__":
