@@ -1,0 +1,202 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The pure part of the walk: placing, lists for the modules, merging answers, undo, notes and story."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.stackless.block.plugins.plugin_utils import _walk
+
+CONNECTOR = {"ip": "192.0.2.7", "initiator": "iqn.2026-01.org.example:c1"}
+COMPUTE = {
+    "c1": {"connector": CONNECTOR, "domains": [{"name": "web-1"}, {"name": "web-2"}]},
+    "c2": {"connector": {**CONNECTOR, "initiator": "iqn.2026-01.org.example:c2"}, "domains": [{"name": "web-10"}]},
+    "c3": {"unreachable": True, "msg": "no route to host"},
+}
+WISH = {"volume": "db", "instance": "web-1"}
+
+
+def place(*wishes, connectors=COMPUTE, storage=("s1",), homes=None, **more):
+    return _walk.place(list(wishes), connectors, list(storage), homes or {}, "iqn.2026-01.org.example", **more)
+
+
+def reserved(placed, **changes):
+    fields = {"volume_id": "v1", "attachment_id": "a1", "path": "/p/v1", "size_bytes": 1, "multiattach": False, "status": "reserved"}
+    result = {**WISH, "changed": True, "steps": ["reserve"], "others": 0, "others_on_host": 0, **fields, **changes}
+    return _walk.merge(placed, "reserve", {"s1": {"results": [result]}})
+
+
+def admitted():
+    exported = {"target_iqn": "iqn.2026-01.org.example:volume-v1", "portals": [{"ip": "192.0.2.1", "port": 3260}], "changed": True, "steps": ["export"]}
+    acl = {**exported, "acls": [{"initiator": "iqn.x:other", "username": "no"}, {"initiator": CONNECTOR["initiator"], "username": "u", "password": "p"}]}
+    after = _walk.merge(reserved(place(WISH)), "export", {"s1": {"results": [exported]}})
+    return _walk.merge(after, "acl", {"s1": {"results": [acl]}})
+
+
+def reason(attachment):
+    return attachment["failure"]["reason"]
+
+
+class TestPlace:
+    def test_finds_both_hosts(self):
+        (placed,) = place(WISH)
+        assert (placed["host"], placed["storage_host"], placed["connector"]) == ("c1", "s1", CONNECTOR)
+
+    def test_a_name_is_not_a_prefix(self):
+        (placed,) = place({"volume": "db", "instance": "web-1x"}, {"volume": "db", "instance": "web-10"})[1:]
+        assert placed["host"] == "c2"
+
+    def test_unknown_instance_names_who_was_asked_and_who_was_silent(self):
+        (placed,) = place({"volume": "db", "instance": "nope"})
+        assert reason(placed) == "c1, c2 have no domain nope; no answer from c3 (unreachable: no route to host); define it there first, or correct the name"
+
+    def test_with_a_limit_others_are_left_out(self):
+        (placed,) = place({"volume": "db", "instance": "elsewhere"}, limited=True)
+        assert placed["outside"] and "failure" not in placed
+
+    def test_an_instance_on_two_hosts_needs_a_word(self):
+        twice = {"c1": COMPUTE["c1"], "c4": COMPUTE["c1"]}
+        assert "say which with host" in reason(place(WISH, connectors=twice)[0])
+        assert place({**WISH, "host": "c4"}, connectors=twice)[0]["host"] == "c4"
+
+    def test_wrong_host(self):
+        assert "c2 has no domain web-1" in reason(place({**WISH, "host": "c2"})[0])
+
+    def test_several_storage_hosts_need_a_home(self):
+        assert "no storage host has a volume db (s1, s2 were asked)" in reason(place(WISH, storage=("s1", "s2"))[0])
+        assert place(WISH, storage=("s1", "s2"), homes={"db": "s2"})[0]["storage_host"] == "s2"
+        assert place({**WISH, "storage_host": "s2"}, storage=("s1", "s2"))[0]["storage_host"] == "s2"
+
+    def test_no_storage_host(self):
+        assert "inventory group storage" in reason(place(WISH, storage=())[0])
+
+    @pytest.mark.parametrize("wish", [{}, {"volume": "db"}, {"instance": "web-1"}])
+    def test_half_a_wish(self, wish):
+        assert "give both" in reason(place(wish)[0])
+
+    def test_a_volume_that_could_not_be_made(self):
+        made = {"s1": {"results": [{"name": "db", "failed": True, "msg": "no space"}]}}
+        assert place(WISH, made=made)[0]["failure"] == {"step": "volume", "reason": "no space", "silent": False}
+
+    def test_backwards_an_instance_may_be_gone(self):
+        (placed,) = place({"volume": "db", "instance": "gone"}, backwards=True)
+        assert "failure" not in placed and placed.get("host") is None
+        begun = _walk.merge([placed], "begin", {"s1": {"results": [{"volume": "db", "instance": "gone", "volume_id": "v1", "host": "c2"}]}})
+        assert begun[0]["host"] == "c2"
+
+
+class TestItems:
+    def test_only_the_hosts_own_and_the_living(self):
+        placed = place(WISH, {"volume": "x", "instance": "nope"}, {"volume": "y", "instance": "web-10"})
+        assert [i["volume"] for i in _walk.items(placed, "reserve", "s1")] == ["db", "y"]
+        assert _walk.items(placed, "reserve", "s2") == []
+
+    def test_reserve_names_host_and_initiator(self):
+        (item,) = _walk.items(place(WISH), "reserve", "s1")
+        assert item == {**WISH, "action": "reserve", "host": "c1", "initiator": CONNECTOR["initiator"], "ip": "192.0.2.7", "mode": "rw"}
+
+    def test_attachments_of_one_target_share_an_item(self):
+        first, second = reserved(place(WISH))[0], reserved(place(WISH))[0]
+        second = {**second, "instance": "web-10", "connector": COMPUTE["c2"]["connector"]}
+        assert len(_walk.items([first, second], "export", "s1", {"portals": []})) == 1
+        (item,) = _walk.items([first, second], "acl", "s1")
+        assert [a["initiator"] for a in item["acls"]] == [CONNECTOR["initiator"], COMPUTE["c2"]["connector"]["initiator"]]
+        assert len(_walk.items([first, dict(first)], "acl", "s1")[0]["acls"]) == 1
+
+    def test_the_disk_gets_the_auth_of_its_own_initiator(self):
+        (item,) = _walk.items(admitted(), "attach", "c1")
+        assert (item["source"]["username"], item["source"]["password"], item["source"]["lun"]) == ("u", "p", 1)
+        assert (item["domain"], item["serial"], item["read_only"], item["shareable"]) == ("web-1", "v1", False, False)
+
+    @pytest.mark.parametrize("others,here,steps", [(0, 0, ["withdraw"]), (1, 0, ["deny"]), (1, 1, [])])
+    def test_an_export_stays_as_long_as_others_need_it(self, others, here, steps):
+        attachments = [{**a, "others": others, "others_on_host": here} for a in reserved(place(WISH))]
+        assert [s for s in ("deny", "withdraw") if _walk.items(attachments, s, "s1")] == steps
+
+
+class TestMerge:
+    def test_every_step_adds_and_the_story_grows(self):
+        (attachment,) = admitted()
+        assert attachment["target_iqn"] == "iqn.2026-01.org.example:volume-v1" and attachment["lun"] == 1
+        assert [told["what"] for told in attachment["told"]] == ["reserve", "export", "export"]
+        assert attachment["changed"]
+
+    def test_a_failed_item_keeps_its_reason_and_is_left_out_after(self):
+        failed = _walk.merge(place(WISH), "reserve", {"s1": {"results": [{**WISH, "failed": True, "msg": "held by web-2"}]}})
+        assert failed[0]["failure"] == {"step": "reserve", "reason": "held by web-2", "silent": False}
+        assert _walk.items(failed, "export", "s1", {"portals": []}) == []
+        assert _walk.merge(failed, "export", {}) == failed
+
+    @pytest.mark.parametrize(
+        "answers,words",
+        [
+            ({"s1": {"unreachable": True, "msg": "timed out"}}, "s1: unreachable: timed out"),
+            ({"s1": {"module_stderr": "Traceback", "failed": True}}, "s1: Traceback"),
+            ({"s1": {"results": []}}, "s1: no answer"),
+            ({}, "s1 is no host of this run"),
+        ],
+    )
+    def test_a_silent_host_is_told_apart(self, answers, words):
+        (attachment,) = _walk.merge(place(WISH), "reserve", answers)
+        assert words in reason(attachment) and attachment["failure"]["silent"]
+
+    def test_answers_of_a_loop(self):
+        looped = {"results": [{"walk_host": "s1", "results": [1]}, {"walk_host": "s2", "skipped": True}]}
+        assert list(_walk.answers_of(looped)) == ["s1"]
+        assert _walk.answers_of({"skipped": True}) == {}
+
+
+def fail(attachments, step, silent=False):
+    return [{**a, "failure": {"step": step, "reason": "x", "silent": silent}} for a in attachments]
+
+
+class TestUndo:
+    @pytest.mark.parametrize("step", ["export", "acl", "attach"])
+    def test_a_reserved_one_is_taken_back(self, step):
+        (undo,) = _walk.to_undo(fail(reserved(place(WISH)), step))
+        assert _walk.alive(undo) and undo["undoing"]["step"] == step
+
+    def test_what_was_attached_before_stays(self):
+        assert _walk.to_undo(fail(reserved(place(WISH), status="attached"), "attach")) == []
+
+    def test_what_never_was_reserved_has_nothing_to_undo(self):
+        assert _walk.to_undo(fail(place(WISH), "reserve")) == []
+
+    @pytest.mark.parametrize("step,silent", [("attach", True), ("complete", False)])
+    def test_what_the_next_run_resumes_stays(self, step, silent):
+        assert _walk.to_undo(fail(reserved(place(WISH)), step, silent)) == []
+
+
+class TestNotes:
+    def test_a_stopped_one_is_noted_under_its_status(self):
+        (note,) = _walk.notes(fail(reserved(place(WISH)), "attach", True), "s1")
+        assert note == {**WISH, "host": "c1", "action": "reserve", "step": "attach", "reason": "x"}
+        assert _walk.notes(fail(reserved(place(WISH)), "attach", True), "s2") == []
+
+    def test_an_undone_one_has_no_record_to_note_in(self):
+        failed = fail(reserved(place(WISH)), "attach")
+        assert _walk.notes(failed, "s1", _walk.to_undo(failed)) == []
+
+    def test_a_good_one_is_not_noted(self):
+        assert _walk.notes(reserved(place(WISH)), "s1") == []
+
+
+def test_story_and_failures():
+    good = {**admitted()[0], "device": "vdb"}
+    bad = fail(place({"volume": "x", "instance": "web-2"}), "acl")[0]
+    lines = _walk.story([good, bad, {"volume": "z", "instance": "q", "outside": True}])
+    assert lines[0] == "db -> web-1: vdb on c1, changed" and lines[1] == "    reserve"
+    assert "x -> web-2: FAILED at acl: x" in lines and "left out" in lines[-1]
+    assert _walk.failures([good, bad]) == ["x -> web-2 | acl | x"]
+    assert "'p'" not in str(_walk.outcome([good])) and "password" not in str(_walk.outcome([good]))
+
+
+def test_volumes_go_home():
+    wishes = [{"name": "a", "size_gib": 1}, {"name": "b", "storage_host": "s1"}]
+    assert _walk.volumes(wishes, ["s1"]) == {"s1": [{"name": "a", "size_gib": 1}, {"name": "b"}]}
+    with pytest.raises(ValueError, match="volume a names no storage_host; choose one of: s1, s2"):
+        _walk.volumes(wishes, ["s1", "s2"])
+    with pytest.raises(ValueError, match="names s9, which is none"):
+        _walk.volumes([{"name": "a", "storage_host": "s9"}], ["s1"])
