@@ -1,0 +1,285 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+"""A host whose domains libvirt runs: one connection, one short verb per act.
+
+Unplugging is asynchronous: QEMU answers with the events DEVICE_REMOVED or DEVICE_REMOVAL_FAILED.
+Their loop is run in this thread while the engine waits; python-libvirt with a loop in another
+thread crashes when the process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import typing as t
+import xml.etree.ElementTree as ET
+
+from .._errors import Failed, NotFound, Refused, StorageError, Unavailable
+from .._model.data import Secret
+from .._model.disk import IOTUNE_KEYS, Chap, ChapKey, Disk, DiskKey, Domain, DomainDisk, DomainKey, Iotune, Record
+from .._reconcile import World
+from . import DiskHost, Scopes
+from .domain_xml import NAMESPACE, PREFIX, disk_element, disk_xml, disks_in, edited_xml, records_from, records_in, records_xml
+from .domain_xml import secret_is_ours, secret_xml
+
+try:
+    import libvirt
+except ImportError:
+    libvirt = None
+
+# Part of what QEMU or libvirt says, and what it means to a person. Measured with QEMU 7.2 and libvirt 9.0.
+_MEANINGS: t.Tuple[t.Tuple[str, t.Type[StorageError], str], ...] = (
+    ("Authentication failure(513)", Failed, "the target refused the login; check username and password of the source against the target's CHAP account"),
+    ("Target not found(515)", Failed, "the target is not there or does not admit this initiator; export it, or admit the initiator in the target's ACL"),
+    ("LOGICAL_UNIT_NOT_SUPPORTED", Failed, "the target has no such LUN; check source.lun against the target's LUNs"),
+    ("iscsi_service", Failed, "nobody answers at the portal; check that the target's service runs and that the portal's address and port are right"),
+    ("Failed to connect to LUN", Failed, "QEMU could not connect to the LUN; check portal, target and LUN of the source"),
+    ("Cannot grow iSCSI devices", Failed, "the target still has the old size; extend the volume and its export on the storage host first"),
+    ("No more available PCI slots", Refused, "the domain has no free PCI slot; use bus=scsi, or give the domain more pcie-root-port controllers"),
+    ("Cannot access storage file", Refused, "the file or device of the source is not there; make it first, or correct source.path"),
+    ("Could not open", Refused, "QEMU can't open the source; check that it exists and that QEMU's user may read and write it"),
+    ("Secret not found", Refused, "libvirt has no password for the target; give username and password in source"),
+    ("Failed to get \"write\" lock", Refused, "another QEMU has the source open; detach it there first"),
+)
+_UNPLUGGING = "already in the process of unplug"
+_NO_ALIAS = "no device found with alias"
+
+
+class LibvirtHost(DiskHost):
+    """The libvirt behind a URI. Every failure becomes one of our errors; libvirt itself prints nothing."""
+
+    def __init__(self, uri: str) -> None:
+        if libvirt is None:
+            raise Unavailable("the Python library libvirt is missing on this host; install the package python3-libvirt")
+        self.where = uri
+        self._refused: t.Set[DiskKey] = set()
+        self._asked: t.Dict[t.Tuple[str, str], DiskKey] = {}
+        self._news = False
+        libvirt.registerErrorHandler(lambda *_: None, None)
+        # The loop has to be there before the connection, or the connection never hands on an event.
+        libvirt.virEventRegisterDefaultImpl()
+        try:
+            self._connection = libvirt.open(uri)
+        except libvirt.libvirtError as error:
+            raise Unavailable(f"libvirt does not answer at {uri}: {error}; start libvirtd (or virtqemud), or correct uri") from error
+
+    # ---- looking
+
+    def observe(self) -> World:
+        """All domains with their disks and notes, and the secrets of iSCSI targets."""
+        world: World = {}
+        with self._asking("look at the domains"):
+            chaps = self._chaps()
+            for domain in self._connection.listAllDomains():
+                with contextlib.suppress(_Vanished), self._asking("look at a domain"):
+                    world.update(self._look(domain, chaps))
+        world.update({ChapKey(iqn): chap for iqn, chap in chaps.items()})
+        return world
+
+    def sizes(self, names: t.Iterable[str]) -> t.Dict[t.Tuple[str, str], int]:
+        """What QEMU shows the guests as sizes, by domain and device; domains that do not run are left out."""
+        with self._asking("look at the sizes of disks"):
+            domains = [domain for domain in self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE) if domain.name() in set(names)]
+            stats = self._connection.domainListGetStats(domains, libvirt.VIR_DOMAIN_STATS_BLOCK) if domains else []
+        found = {}
+        for domain, values in stats:
+            for index in range(values.get("block.count", 0)):
+                size = values.get(f"block.{index}.capacity")
+                if size is not None:
+                    found[(domain.name(), values[f"block.{index}.name"])] = size
+        return found
+
+    def _look(self, domain: t.Any, chaps: t.Dict[str, Chap]) -> World:
+        known = Domain(domain.name(), domain.UUIDString(), bool(domain.isActive()), bool(domain.isPersistent()))
+        found: t.Dict[str, t.Dict[str, t.Any]] = {}
+        flags = {"live": (known.active, 0), "config": (known.persistent, libvirt.VIR_DOMAIN_XML_INACTIVE)}
+        for scope, (has, flag) in flags.items():
+            xml = domain.XMLDesc(flag) if has else None
+            for disk in disks_in(xml) if xml else ():
+                found.setdefault(disk.key, {})[scope] = _located(disk)
+            for record in records_in(xml) if xml else ():
+                found.setdefault(record.alias, {})[f"{scope}_record"] = record
+        world: World = {DomainKey(known.name): known}
+        for name, parts in found.items():
+            disk = DomainDisk(known.name, **parts)
+            chap = next((chaps[iqn] for iqn in sorted(disk.targets) if iqn in chaps), None)
+            world[DiskKey(known.name, name)] = DomainDisk(known.name, **parts, password=chap.password if chap else None)
+        return world
+
+    def _chaps(self) -> t.Dict[str, Chap]:
+        secrets = [s for s in self._connection.listAllSecrets() if s.usageType() == libvirt.VIR_SECRET_USAGE_TYPE_ISCSI]
+        return {secret.usageID(): Chap(secret.usageID(), self._value(secret), secret_is_ours(secret.XMLDesc())) for secret in secrets}
+
+    def _value(self, secret: t.Any) -> t.Optional[Secret]:
+        try:
+            return Secret(secret.value().decode("utf-8", "surrogateescape"))
+        except libvirt.libvirtError:  # it has none yet, or is private
+            return None
+
+    # ---- notes and secrets
+
+    def write_record(self, domain: str, record: Record, scopes: Scopes) -> None:
+        self._note(domain, record.alias, record, scopes)
+
+    def drop_record(self, domain: str, alias: str, scopes: Scopes) -> None:
+        self._note(domain, alias, None, scopes)
+
+    def _note(self, domain: str, alias: str, record: t.Optional[Record], scopes: Scopes) -> None:
+        with self._asking(f"note {alias} in domain {domain}"):
+            found = self._domain(domain)
+            for flag in _flags(scopes):
+                kept = [r for r in records_from(self._metadata(found, flag)) if r.alias != alias]
+                xml = records_xml(kept + ([record] if record else []))
+                found.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, xml, PREFIX, NAMESPACE, flag)
+
+    def _metadata(self, domain: t.Any, flag: int) -> t.Optional[str]:
+        try:
+            return domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, flag)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+                return None
+            raise
+
+    def set_chap(self, target_iqn: str, password: Secret) -> None:
+        with self._asking(f"set the CHAP secret for target {target_iqn}"):
+            secret = self._secret(target_iqn) or self._connection.secretDefineXML(secret_xml(target_iqn))
+            secret.setValue(password.reveal().encode())
+
+    def drop_chap(self, target_iqn: str) -> None:
+        with self._asking(f"remove the CHAP secret for target {target_iqn}"):
+            secret = self._secret(target_iqn)
+            if secret is not None and secret_is_ours(secret.XMLDesc()):
+                secret.undefine()
+
+    def _secret(self, target_iqn: str) -> t.Any:
+        try:
+            return self._connection.secretLookupByUsage(libvirt.VIR_SECRET_USAGE_TYPE_ISCSI, target_iqn)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_SECRET:
+                return None
+            raise
+
+    # ---- disks
+
+    def attach(self, domain: str, disk: Disk, scopes: Scopes) -> None:
+        with self._asking(f"attach {disk.source} as {disk.device} to domain {domain}"):
+            self._domain(domain).attachDeviceFlags(disk_xml(disk), sum(_flags(scopes)))
+
+    def update(self, domain: str, disk: Disk) -> None:
+        with self._asking(f"change {disk.device} in the persistent domain {domain}"):
+            found = self._domain(domain)
+            element = disk_element(found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), disk.key)
+            if element is None:
+                raise NotFound(f"{disk.key} has vanished from the persistent domain {domain} meanwhile; run the same play again")
+            found.updateDeviceFlags(edited_xml(element, disk), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+    def limit(self, domain: str, device: str, iotune: Iotune) -> None:
+        with self._asking(f"limit {device} of domain {domain}"):
+            limits = {**dict.fromkeys(IOTUNE_KEYS, 0), **dict(iotune)}
+            self._domain(domain).setBlockIoTune(device, limits, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def resize(self, domain: str, device: str, size_bytes: int) -> None:
+        with self._asking(f"grow {device} of domain {domain} to {size_bytes} bytes"):
+            self._domain(domain).blockResize(device, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+    def detach(self, domain: str, name: str) -> None:
+        with contextlib.suppress(_Vanished), self._asking(f"detach {name} from the persistent domain {domain}"):
+            found = self._domain(domain)
+            element = disk_element(found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), name)
+            if element is not None:
+                found.detachDeviceFlags(ET.tostring(element, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+    def unplug(self, domain: str, name: str) -> None:
+        with contextlib.suppress(_Vanished), self._asking(f"detach {name} from the running domain {domain}"):
+            found = self._domain(domain)
+            element = disk_element(found.XMLDesc(0), name) if found.isActive() else None
+            alias = element.find("alias") if element is not None else None
+            if alias is not None:
+                self._watch(found, DiskKey(domain, name), alias.get("name", ""))
+                self._ask_to_let_go(found, alias.get("name", ""))
+
+    def _watch(self, domain: t.Any, key: DiskKey, alias: str) -> None:
+        """Listens for what becomes of an unplug; before it is asked for, because the answer may come at once."""
+        if not self._asked:
+            for event in (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED):
+                self._connection.domainEventRegisterAny(None, event, self._heard, event)
+        self._asked[(domain.UUIDString(), alias)] = key
+        self._refused.discard(key)
+
+    def _heard(self, _connection: t.Any, domain: t.Any, alias: str, event: int) -> None:
+        key = self._asked.get((domain.UUIDString(), alias))
+        if key is not None:
+            self._news = True
+            if event == libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED:
+                self._refused.add(key)
+
+    @staticmethod
+    def _ask_to_let_go(domain: t.Any, alias: str) -> None:
+        try:
+            domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as error:
+            if _UNPLUGGING not in str(error) and _NO_ALIAS not in str(error):
+                raise
+
+    def refused(self, key: DiskKey) -> bool:
+        """Whether the guest has said no to an unplug."""
+        return key in self._refused
+
+    def listen(self, seconds: float) -> None:
+        """Hears libvirt's events until one concerns a disk that was asked to go, at most so long."""
+        over: t.List[bool] = []
+        timer = libvirt.virEventAddTimeout(int(seconds * 1000), lambda *_: over.append(True), None)
+        self._news = False
+        while not over and not self._news:
+            libvirt.virEventRunDefaultImpl()
+        libvirt.virEventRemoveTimeout(timer)
+
+    # ---- inside
+
+    def _domain(self, name: str) -> t.Any:
+        return self._connection.lookupByName(name)
+
+    @contextlib.contextmanager
+    def _asking(self, what: str) -> t.Iterator[None]:
+        """Turns libvirt's errors into ours, with what was being done and what it means."""
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            raise _meaning(what, error, self.where) from error
+
+
+class _Vanished(NotFound):
+    """The domain, or the disk of it, is not there any more."""
+
+
+def _located(disk: Disk) -> Disk:
+    path = disk.source.path if disk.source.type in ("file", "block") else None
+    return dataclasses.replace(disk, source=dataclasses.replace(disk.source, real_path=os.path.realpath(path))) if path else disk
+
+
+def lock_path(uri: str) -> str:
+    """The lock of all disks behind a URI, in a directory that only root (or the user) writes to."""
+    folder = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "/tmp")
+    return os.path.join(folder, f"stackless-block-disks-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock")
+
+
+def _flags(scopes: Scopes) -> t.List[int]:
+    by_scope = {"live": libvirt.VIR_DOMAIN_AFFECT_LIVE, "config": libvirt.VIR_DOMAIN_AFFECT_CONFIG}
+    return [by_scope[scope] for scope in scopes]
+
+
+def _meaning(what: str, error: t.Any, where: str) -> StorageError:
+    text = str(error)
+    if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_DEVICE_MISSING):
+        return _Vanished(f"could not {what}: {text}; it has vanished meanwhile, run the same play again")
+    for said, kind, sentence in _MEANINGS:
+        if said in text:
+            return kind(f"could not {what}: {sentence} ({text})")
+    if error.get_error_domain() == libvirt.VIR_FROM_RPC:
+        return Unavailable(f"could not {what}: libvirt at {where} went away: {text}; start it and run the same play again")
+    return Failed(f"could not {what}: {text}")

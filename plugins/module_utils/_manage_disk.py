@@ -1,0 +1,214 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+"""Disks of domains as a resource of the engine: from options to wishes, from states to results."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import typing as t
+
+from ._errors import Conflict, Invalid, NotFound, NotSettled
+from ._hosts.libvirt import LibvirtHost, lock_path
+from ._model.data import Secret
+from ._model.disk import ALIAS_PREFIX, Disk, DiskKey, DomainDisk, DomainKey, Source
+from ._model.disk import check_alias, check_bus, check_iotune, check_iqn, check_serial, guest_serial
+from ._plan_disk import DiskWish, plan_disk
+from ._reconcile import Plan, Resource, World
+
+_SECTOR = 512
+_NAMING = ("serial", "alias", "device")
+
+
+class Disks(Resource):
+    plural = "disks"
+
+    def __init__(self, options: t.Dict[str, t.Any]) -> None:
+        super().__init__(options)
+        self.host = LibvirtHost(options["uri"])
+        self.lock_path = lock_path(options["uri"])
+
+    def want(self, item: t.Dict[str, t.Any]) -> DiskWish:
+        _check_names(item)
+        present = item.get("state") != "absent"
+        serial = check_serial(item.get("serial"))
+        if present and serial is None:
+            raise Invalid(f"the disk for domain {item['domain']} has no serial; give the volume's id, so that the guest can tell its disks apart")
+        alias = check_alias(item.get("alias")) or (ALIAS_PREFIX + serial if serial else None)
+        source = item.get("source")
+        plain = {key: item.get(key) for key in ("device", "cache", "io", "discard", "read_only", "shareable")}
+        return DiskWish(
+            domain=item["domain"],
+            present=present,
+            serial=serial,
+            alias=alias,
+            bus=check_bus(item.get("device"), item.get("bus")),
+            source=_source(source, present) if source else None,
+            password=Secret(source["password"]) if source and source.get("password") else None,
+            iotune=check_iotune(item.get("iotune")),
+            size_bytes=_size(item.get("size_bytes")),
+            volume=_text(item, "volume"),
+            attachment_id=_text(item, "attachment_id"),
+            scope=item.get("scope") or "both",
+            **plain,
+        )
+
+    def observe(self, wants: t.Sequence[DiskWish]) -> World:
+        world = self.host.observe()
+        return {**world, **_sized(world, self.host.sizes({want.domain for want in wants}))}
+
+    def plan(self, want: DiskWish, world: World) -> Plan:
+        return plan_disk(want, world, self.host)
+
+    def settled(self, plan: Plan, world: World) -> bool:
+        now: t.Optional[DomainDisk] = world.get(plan.key)
+        after: t.Optional[DomainDisk] = plan.after
+        if after is not None and DomainKey(plan.key.domain) not in world:
+            raise NotFound(f"domain {plan.key.domain} has vanished while {plan.title} was being changed; define it again and run the same play")
+        if now and now.live and not (after and after.live) and self.host.refused(plan.key):
+            raise NotSettled(_held(plan, now, "refused to let go of"))
+        if _copies(now) != _copies(after):
+            return False
+        _check_size(plan, now)
+        return bool(plan.closing) or now == after
+
+    def unsettled(self, plan: Plan, world: World) -> str:
+        now: t.Optional[DomainDisk] = world.get(plan.key)
+        if now and now.live and not (plan.after and plan.after.live):
+            return _held(plan, now, f"has not let go within {self.options['timeout']} s of")
+        return super().unsettled(plan, world)
+
+    def wait(self, seconds: float) -> None:
+        self.host.listen(seconds)
+
+    def show(self, plan: Plan, state: t.Optional[DomainDisk]) -> t.Dict[str, t.Any]:
+        return disk_result(plan.key, state, plan.before)
+
+    def identify(self, item: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+        return {key: item[key] for key in ("domain", *_NAMING) if item.get(key)}
+
+
+def find_disks(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+    """The disks of all domains, or of exactly the named ones, ordered by domain and device."""
+    host = LibvirtHost(options["uri"])
+    world = host.observe()
+    there = {key.name for key in world if isinstance(key, DomainKey)}
+    names = there if options.get("domains") is None else set(options["domains"])
+    missing = ", ".join(sorted(names - there))
+    if missing:
+        raise NotFound(f"there is no domain {missing} at {host.where}; correct domains, or leave it out to see all")
+    world = {**world, **_sized(world, host.sizes(names))}
+    found = [(key, disk) for key, disk in world.items() if isinstance(key, DiskKey) and key.domain in names and disk.copies]
+    results = [{**disk_result(key, disk), "ours": disk.record is not None} for key, disk in found]
+    return {"disks": sorted(results, key=lambda result: (result["domain"], len(result["device"]), result["device"]))}
+
+
+def disk_result(key: DiskKey, state: t.Optional[DomainDisk], before: t.Optional[DomainDisk] = None) -> t.Dict[str, t.Any]:
+    """A disk as a module returns it; one that is gone keeps the names it had."""
+    disk = (state and state.disk) or (before and before.disk)
+    scopes = [scope for scope in ("live", "config") if state and getattr(state, scope)]
+    record = state.record if state else None
+    shared = {
+        "domain": key.domain,
+        "alias": disk.alias if disk else None,
+        "live": "live" in scopes,
+        "persistent": "config" in scopes,
+        "scope": "both" if len(scopes) == 2 else (scopes or [None])[0],
+        "size_bytes": state.size_bytes if state else None,
+        "volume": record.volume if record else None,
+        "attachment_id": record.attachment_id if record else None,
+    }
+    return {**shared, **_disk_fields(disk)}
+
+
+def _disk_fields(disk: t.Optional[Disk]) -> t.Dict[str, t.Any]:
+    names = ("device", "bus", "serial", "cache", "io", "discard", "read_only", "shareable")
+    fields = {name: getattr(disk, name, None) for name in names}
+    fields["iotune"] = dict(disk.iotune) if disk else {}
+    fields["guest_serial"] = guest_serial(disk) if disk else None
+    fields["source"] = _source_result(disk.source) if disk else None
+    return fields
+
+
+def _source_result(source: Source) -> t.Dict[str, t.Any]:
+    told = {key: value for key, value in dataclasses.asdict(source).items() if value is not None and key != "real_path"}
+    told["portals"] = [{"ip": ip, "port": port} for ip, port in source.portals]
+    return told
+
+
+def _sized(world: World, sizes: t.Dict[t.Tuple[str, str], int]) -> World:
+    sized: World = {}
+    for key, disk in world.items():
+        if isinstance(key, DiskKey) and disk.live and (key.domain, disk.live.device) in sizes:
+            sized[key] = dataclasses.replace(disk, size_bytes=sizes[(key.domain, disk.live.device)])
+    return sized
+
+
+def _copies(state: t.Optional[DomainDisk]) -> t.Tuple[t.Optional[Disk], t.Optional[Disk]]:
+    return (state.live, state.config) if state else (None, None)
+
+
+def _check_size(plan: Plan, now: t.Optional[DomainDisk]) -> None:
+    """The gate of identity that a source can't be asked for before it is attached."""
+    asked = plan.after.size_bytes if plan.after else None
+    found = now.size_bytes if now else None
+    if asked is not None and found is not None and asked != found:
+        raise Conflict(f"{plan.title} has {found} bytes, not {asked}; check that it is the right volume, and detach it if it is not")
+
+
+def _held(plan: Plan, now: DomainDisk, what: str) -> str:
+    device = now.live.device if now.live else plan.title
+    return (
+        f"the guest of domain {plan.key.domain} {what} {device} ({plan.title}); the disk is still attached and nothing of its "
+        "storage may be taken away: let the guest release it (or resume it, or shut it down) and run the same play again"
+    )
+
+
+def _check_names(item: t.Dict[str, t.Any]) -> None:
+    if not item.get("domain"):
+        raise Invalid("a disk names no domain; give the name of the libvirt domain that has it or shall have it")
+    if not any(item.get(key) for key in _NAMING):
+        raise Invalid(f"the disk of domain {item['domain']} has no name; give its serial, alias or device")
+
+
+def _source(source: t.Dict[str, t.Any], present: bool) -> Source:
+    if source["type"] == "network":
+        return _iscsi(source, present)
+    path = source.get("path")
+    if not path or not os.path.isabs(path) or not path.isprintable():
+        raise Invalid(f"source.path is {path!r}; a source of type {source['type']} needs the absolute path of the {source['type']}")
+    return Source(type=source["type"], path=path, real_path=os.path.realpath(path))
+
+
+def _iscsi(source: t.Dict[str, t.Any], present: bool) -> Source:
+    iqn = check_iqn(source.get("target_iqn"), "source.target_iqn")
+    portals = tuple((portal["ip"], portal.get("port") or 3260) for portal in source.get("portals") or ())
+    if present and (source.get("lun") is None or not portals):
+        raise Invalid(f"the source {iqn} has no {'portals' if source.get('lun') is not None else 'lun'}; give lun and portals")
+    if source.get("password") and not source.get("username"):
+        raise Invalid(f"the source {iqn} has a password but no username; give both, or none")
+    return Source(
+        type="network",
+        protocol="iscsi",
+        target_iqn=iqn,
+        lun=source.get("lun"),
+        portals=portals,
+        initiator=check_iqn(source["initiator"], "source.initiator") if source.get("initiator") else None,
+        username=_text(source, "username"),
+    )
+
+
+def _size(size_bytes: t.Optional[int]) -> t.Optional[int]:
+    if size_bytes is not None and (size_bytes <= 0 or size_bytes % _SECTOR):
+        raise Invalid(f"size_bytes is {size_bytes}; give the size of the volume, a positive multiple of {_SECTOR}")
+    return size_bytes
+
+
+def _text(item: t.Dict[str, t.Any], key: str) -> t.Optional[str]:
+    text = item.get(key)
+    if text and (len(text) > 255 or not text.isprintable()):
+        raise Invalid(f"{key} of the disk must be at most 255 printable characters; shorten it, without line breaks")
+    return text or None

@@ -1,0 +1,258 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""Disks of domains: what libvirt keeps of them, live and persistent, and what we note beside them.
+
+The words are libvirt's (https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms), with one
+exception: what libvirt calls <target dev> is `device` here, because a target is iSCSI's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+from .._errors import Invalid
+from .data import Secret
+
+PREFIXES = {"virtio": "vd", "scsi": "sd"}
+CACHES = ("none", "writeback", "writethrough", "directsync", "unsafe")
+IOS = ("native", "threads", "io_uring")
+DISCARDS = ("unmap", "ignore")
+SCOPES = ("live", "config")
+ALIAS_PREFIX = "ua-"  # libvirt keeps an alias of the user's only with this prefix
+GUEST_SERIAL = 20  # what virtio-blk has room for (VIRTIO_BLK_ID_BYTES)
+MAX_SERIAL = 36  # what QEMU's scsi-hd has room for
+
+_RATES = tuple(f"{kind}_{unit}_sec" for unit in ("bytes", "iops") for kind in ("total", "read", "write"))
+IOTUNE_KEYS = _RATES + tuple(f"{rate}_max" for rate in _RATES) + ("size_iops_sec",) + tuple(f"{rate}_max_length" for rate in _RATES)
+
+_SERIAL = re.compile(r"[A-Za-z0-9_-]{1,%d}" % MAX_SERIAL)
+_ALIAS = re.compile(r"ua-[A-Za-z0-9_-]{1,60}")
+_IQN = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9][a-z0-9.-]*(:[a-z0-9.:_-]+)?|eui\.[0-9A-F]{16}|naa\.([0-9A-F]{16}){1,2}")
+_DEVICE = re.compile(r"(vd|sd)[a-z]{1,3}")
+
+Iotune = t.Tuple[t.Tuple[str, int], ...]
+Portal = t.Tuple[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a disk's bytes are: a file, a block device, or a LUN that QEMU itself logs in to.
+
+    `portals` are (ip, port). `real_path` is `path` with symbolic links followed, where someone looked.
+    """
+
+    type: str
+    path: t.Optional[str] = None
+    protocol: t.Optional[str] = None
+    target_iqn: t.Optional[str] = None
+    lun: t.Optional[int] = None
+    portals: t.Tuple[Portal, ...] = ()
+    initiator: t.Optional[str] = None
+    username: t.Optional[str] = None
+    real_path: t.Optional[str] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
+
+    @property
+    def identity(self) -> t.Tuple[t.Any, ...]:
+        """What two sources have in common exactly when they are the same bytes."""
+        if self.protocol == "iscsi":
+            return ("iscsi", self.target_iqn, self.lun)
+        return (self.protocol, self.real_path or self.path)
+
+    def serves(self, wish: Source) -> bool:
+        """Whether a connection made with this source is one the wish would have: through one of its portals, as its user."""
+        if self.identity != wish.identity:
+            return False
+        told = [(wish.initiator, self.initiator), (wish.username, self.username)]
+        return set(self.portals) <= set(wish.portals) and all(asked in (None, found) for asked, found in told)
+
+    def __str__(self) -> str:
+        return f"LUN {self.lun} of {self.target_iqn}" if self.protocol == "iscsi" else str(self.path or "nothing")
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """One disk as one of a domain's two definitions has it. None is what the definition leaves open."""
+
+    device: str
+    bus: str
+    source: Source
+    alias: t.Optional[str] = None
+    serial: t.Optional[str] = None
+    cache: t.Optional[str] = None
+    io: t.Optional[str] = None
+    discard: t.Optional[str] = None
+    read_only: bool = False
+    shareable: bool = False
+    iotune: Iotune = ()
+    format: t.Optional[str] = "raw"
+    kind: str = "disk"
+
+    @property
+    def key(self) -> str:
+        """What the live and the persistent copy of a disk have in common: libvirt keeps only aliases like ours in both."""
+        return self.alias if self.alias and self.alias.startswith(ALIAS_PREFIX) else self.device
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What we note of a disk in its domain's metadata: Nova's block_device_mapping, and the journal of the disk."""
+
+    alias: str
+    serial: t.Optional[str] = None
+    device: t.Optional[str] = None
+    bus: t.Optional[str] = None
+    volume: t.Optional[str] = None
+    attachment_id: t.Optional[str] = None
+    target_iqn: t.Optional[str] = None
+    lun: t.Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainDisk:
+    """A disk of a domain with both of its copies and what we noted.
+
+    `password` is the value of the libvirt secret for the disk's target, `size_bytes` what QEMU shows the
+    guest (None: the domain does not run, or nobody looked).
+    """
+
+    domain: str
+    live: t.Optional[Disk] = None
+    config: t.Optional[Disk] = None
+    live_record: t.Optional[Record] = None
+    config_record: t.Optional[Record] = None
+    password: t.Optional[Secret] = None
+    size_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False)
+
+    @property
+    def disk(self) -> t.Optional[Disk]:
+        return self.live or self.config
+
+    @property
+    def copies(self) -> t.Tuple[Disk, ...]:
+        return tuple(disk for disk in (self.live, self.config) if disk)
+
+    @property
+    def record(self) -> t.Optional[Record]:
+        return self.live_record or self.config_record
+
+    @property
+    def targets(self) -> t.FrozenSet[str]:
+        """The iSCSI targets that this disk needs, or that a stopped run noted it would need."""
+        named = [disk.source.target_iqn for disk in self.copies]
+        named += [record.target_iqn for record in (self.live_record, self.config_record) if record]
+        return frozenset(iqn for iqn in named if iqn)
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """A domain without its disks. One that is not persistent vanishes when it ends."""
+
+    name: str
+    uuid: str
+    active: bool
+    persistent: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Chap:
+    """The libvirt secret for an iSCSI target. `password` is None when it has no value or hides it."""
+
+    target_iqn: str
+    password: t.Optional[Secret]
+    ours: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainKey:
+    """Where a Domain stands in the world."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskKey:
+    """Where a DomainDisk stands in the world; `name` is Disk.key."""
+
+    domain: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ChapKey:
+    """Where a Chap stands in the world."""
+
+    target_iqn: str
+
+
+def check_serial(serial: t.Optional[str]) -> t.Optional[str]:
+    if serial is not None and not _SERIAL.fullmatch(serial):
+        raise Invalid(f"{_short(serial)} can't be a disk's serial; use 1 to {MAX_SERIAL} letters, digits, '_' or '-', such as the volume's id")
+    return serial
+
+
+def check_alias(alias: t.Optional[str]) -> t.Optional[str]:
+    if alias is not None and not _ALIAS.fullmatch(alias):
+        raise Invalid(f"{_short(alias)} can't be a disk's alias; it must be ua- and 1 to 60 letters, digits, '_' or '-'")
+    return alias
+
+
+def check_iqn(name: t.Optional[str], what: str) -> str:
+    if not isinstance(name, str) or not _IQN.fullmatch(name) or len(name) > 223:
+        raise Invalid(f"{_short(name)} can't be the {what}; give an iSCSI name such as iqn.2026-01.org.example:name")
+    return name
+
+
+def check_bus(device: t.Optional[str], bus: t.Optional[str]) -> t.Optional[str]:
+    """The bus of a wish that names a device, a bus, both or neither."""
+    if device is None:
+        return bus
+    if not _DEVICE.fullmatch(device):
+        raise Invalid(f"{_short(device)} can't be a device; use one like vdb (virtio) or sdb (scsi), or leave it out for the next free one")
+    found = next(name for name, prefix in PREFIXES.items() if device.startswith(prefix))
+    if bus not in (None, found):
+        raise Invalid(f"device {device} is not on the {bus} bus; leave out bus, or name a device that begins with {PREFIXES[t.cast(str, bus)]}")
+    return found
+
+
+def check_iotune(iotune: t.Optional[t.Dict[str, t.Optional[int]]]) -> t.Optional[Iotune]:
+    """The limits of a wish without those that are none; raises Invalid where QEMU would refuse them."""
+    if iotune is None:
+        return None
+    limits = {key: value for key, value in iotune.items() if value}
+    for key, value in limits.items():
+        if value < 0:
+            raise Invalid(f"iotune.{key} is {value}; give 0 for no limit, or a positive number")
+        for needed in (key[: -len(end)] for end in ("_max", "_length") if key.endswith(end)):
+            if needed not in limits:
+                raise Invalid(f"iotune.{key} needs iotune.{needed}; give both")
+        single = next((key.replace("total", kind, 1) for kind in ("read", "write") if key.replace("total", kind, 1) in limits), None)
+        if key.startswith("total") and single:
+            raise Invalid(f"iotune has both {key} and {single}; give the total, or read and write")
+    if "size_iops_sec" in limits and not any(rate in limits for rate in _RATES if "_iops_" in rate):
+        raise Invalid("iotune.size_iops_sec needs an iops limit, such as iotune.total_iops_sec; give both")
+    return tuple(sorted(limits.items()))
+
+
+def guest_serial(disk: Disk) -> t.Optional[str]:
+    """What the guest can read of the serial."""
+    return disk.serial[:GUEST_SERIAL] if disk.serial and disk.bus == "virtio" else disk.serial
+
+
+def device_name(bus: str, index: int) -> str:
+    """vda, vdb, … vdz, vdaa, …: the device of a bus at an index that counts from 0."""
+    letters = ""
+    index += 1
+    while index:
+        index, letter = divmod(index - 1, 26)
+        letters = chr(ord("a") + letter) + letters
+    return PREFIXES[bus] + letters
+
+
+def _short(text: t.Any) -> str:
+    return repr(text if len(str(text)) <= 60 else str(text)[:57] + "...")

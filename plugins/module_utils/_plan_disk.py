@@ -1,0 +1,370 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+"""From what a domain's disk is to what it shall be: pure decisions, no reading, no writing."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ._errors import Conflict, Invalid, NotFound, Refused
+from ._hosts import DiskHost
+from ._model.data import Secret
+from ._model.disk import GUEST_SERIAL, SCOPES, Chap, ChapKey, Disk, DiskKey, Domain, DomainDisk, DomainKey, Iotune, Record, Source
+from ._model.disk import device_name, guest_serial
+from ._reconcile import Plan, Step, World
+
+_ATTRIBUTES = ("cache", "io", "discard", "read_only", "shareable", "iotune")
+_COPY = {"live": "running", "config": "persistent"}
+_BY_BUS = 26 * 27  # vda to vdzz
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskWish:
+    """What the user says of one disk; None is what the user does not care about."""
+
+    domain: str
+    present: bool = True
+    serial: t.Optional[str] = None
+    alias: t.Optional[str] = None
+    device: t.Optional[str] = None
+    bus: t.Optional[str] = None
+    source: t.Optional[Source] = None
+    password: t.Optional[Secret] = None
+    cache: t.Optional[str] = None
+    io: t.Optional[str] = None
+    discard: t.Optional[str] = None
+    read_only: t.Optional[bool] = None
+    shareable: t.Optional[bool] = None
+    iotune: t.Optional[Iotune] = None
+    size_bytes: t.Optional[int] = None
+    volume: t.Optional[str] = None
+    attachment_id: t.Optional[str] = None
+    scope: str = "both"
+
+    @property
+    def name(self) -> str:
+        return self.alias or self.device or str(self.serial)
+
+    @property
+    def title(self) -> str:
+        return f"disk {self.name} of domain {self.domain}"
+
+
+def plan_disk(want: DiskWish, world: World, host: DiskHost) -> Plan:
+    """Attaches, repairs, grows or detaches one disk, in the running domain and in its persistent definition.
+
+    Raises Invalid, NotFound, Conflict or Refused.
+    """
+    home: t.Optional[Domain] = world.get(DomainKey(want.domain))
+    if not want.present:
+        return _absent(want, home, world, host)
+    if home is None:
+        raise NotFound(f"there is no domain {want.domain} at {host.where}; define it first, or choose one of: {_some(world)}")
+    return _present(want, _scopes(want, home), world, host)
+
+
+def _scopes(want: DiskWish, home: Domain) -> t.Tuple[str, ...]:
+    """The copies a wish is about: both, as far as the domain has both."""
+    there = tuple(scope for scope, has in (("live", home.active), ("config", home.persistent)) if has)
+    if want.scope == "both":
+        return there
+    if want.scope not in there:
+        lacks = "does not run" if want.scope == "live" else "is transient and has no persistent definition"
+        raise Refused(f"scope={want.scope} asks for what domain {home.name} has not: it {lacks}; use scope=both, or change the domain first")
+    return (want.scope,)
+
+
+def _some(world: World) -> str:
+    names = sorted(key.name for key in world if isinstance(key, DomainKey))
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more if names else "none, this host has no domain"
+
+
+def _disks(world: World) -> t.List[t.Tuple[DiskKey, DomainDisk]]:
+    return [(key, disk) for key, disk in world.items() if isinstance(key, DiskKey) and disk is not None]
+
+
+# ---- present ---------------------------------------------------------------------------------------------------------
+
+
+def _present(want: DiskWish, scopes: t.Tuple[str, ...], world: World, host: DiskHost) -> Plan:
+    key = DiskKey(want.domain, t.cast(str, want.alias))
+    have: DomainDisk = world.get(key) or DomainDisk(want.domain)
+    disk = _wished_disk(want, have, key, world)
+    _refuse_double(want, disk, key, world)
+    chap = _chap(want, disk, world)
+    record = _record(want, disk, have)
+    after = dataclasses.replace(have, password=chap)
+    for scope in scopes:
+        copy = _wished_copy(want, getattr(have, scope), disk)
+        _refuse_live_change(want, have, scope, copy)
+        after = dataclasses.replace(after, **{scope: copy, f"{scope}_record": record})
+    _check_size(want, have)
+    if after.live and want.size_bytes is not None:
+        after = dataclasses.replace(after, size_bytes=want.size_bytes)
+    steps = _preparing(want, have, after, record, world, host) + _attaching(want, have, after, host) + _changing(want, have, after, host)
+    return Plan(key, world.get(key), after, steps, label=want.title)
+
+
+def _wished_disk(want: DiskWish, have: DomainDisk, key: DiskKey, world: World) -> Disk:
+    """The disk as a copy that is missing shall be made; a copy that is there lends what the wish leaves open."""
+    for copy in have.copies:
+        _check_identity(want, copy, have)
+    base = have.disk
+    if base is None:
+        if want.source is None:
+            raise Invalid(f"{want.title} is not there yet and needs a source to be attached")
+        device, bus = _choose_device(want, have.record, world)
+        base = Disk(device=device, bus=bus, source=want.source, alias=want.alias, serial=want.serial, cache="none")
+    elif have.config is None or have.live is None:
+        _check_free(want, base.device, key, world)
+    disk = _with_wishes(want, base)
+    _refuse_twin_serial(want, disk, key, world)
+    return disk
+
+
+def _check_identity(want: DiskWish, copy: Disk, have: DomainDisk) -> None:
+    """Refuses to take another disk for the wished one: a disk is detached by name, never replaced."""
+    there = t.cast(Disk, have.disk)
+    wished = [("serial", want.serial, copy.serial), ("device", want.device or there.device, copy.device), ("bus", want.bus, copy.bus)]
+    if want.source is not None:
+        wished.append(("source", want.source, copy.source))
+    wished.append(("format", "raw", copy.format))
+    for name, asked, found in wished:
+        same = asked.identity == found.identity if isinstance(asked, Source) else asked in (None, found)
+        if not same:
+            raise Conflict(
+                f"{want.title} is there already as {copy.device} with {name} {found}, not {asked}; "
+                "detach it first with state=absent, or correct the wish"
+            )
+
+
+def _with_wishes(want: DiskWish, base: Disk) -> Disk:
+    wished = {name: getattr(want, name) for name in _ATTRIBUTES if getattr(want, name) is not None}
+    if want.source is not None and not base.source.serves(want.source):
+        wished["source"] = dataclasses.replace(want.source, portals=want.source.portals[:1])
+    elif want.source is not None and len(base.source.portals) > 1:
+        wished["source"] = dataclasses.replace(base.source, portals=base.source.portals[:1])
+    return dataclasses.replace(base, **wished)
+
+
+def _wished_copy(want: DiskWish, copy: t.Optional[Disk], disk: Disk) -> Disk:
+    return disk if copy is None else _with_wishes(want, copy)
+
+
+def _choose_device(want: DiskWish, record: t.Optional[Record], world: World) -> t.Tuple[str, str]:
+    """The device of a new disk: the asked one, the one it had before, or the next free one of its bus."""
+    taken = {copy.device for key, disk in _disks(world) if key.domain == want.domain for copy in disk.copies}
+    bus = want.bus or (record.bus if record and record.bus else "virtio")
+    if want.device:
+        _check_free(want, want.device, DiskKey(want.domain, t.cast(str, want.alias)), world)
+        return want.device, bus
+    if record and record.bus == bus and record.device and record.device not in taken:
+        return record.device, bus
+    free = next((name for name in (device_name(bus, n) for n in range(_BY_BUS)) if name not in taken), None)
+    if free is None:
+        raise Refused(f"domain {want.domain} has no free device on the {bus} bus for {want.name}; detach a disk first")
+    return free, bus
+
+
+def _check_free(want: DiskWish, device: str, key: DiskKey, world: World) -> None:
+    for other, disk in _disks(world):
+        if other.domain == want.domain and other != key and device in {copy.device for copy in disk.copies}:
+            raise Refused(
+                f"device {device} of domain {want.domain} is taken by {_said(disk)}; "
+                "name another device, or leave device out for the next free one"
+            )
+
+
+def _refuse_twin_serial(want: DiskWish, disk: Disk, key: DiskKey, world: World) -> None:
+    """Two virtio disks whose serials the guest can't tell apart are a trap for whoever formats one of them."""
+    seen = guest_serial(disk)
+    for other, there in _disks(world):
+        if seen and other.domain == want.domain and other != key and any(guest_serial(copy) == seen for copy in there.copies):
+            hint = f"a virtio disk shows the guest only {GUEST_SERIAL} characters of it; " if disk.bus == "virtio" else ""
+            raise Refused(f"{want.title} would have the same serial {seen} in the guest as {_said(there)}; {hint}use another serial, or bus=scsi")
+
+
+def _refuse_double(want: DiskWish, disk: Disk, key: DiskKey, world: World) -> None:
+    """Neither libvirt nor tgt stops two guests from writing to one disk."""
+    for other, there in _disks(world):
+        for copy in there.copies if other != key else ():
+            if copy.source.identity == disk.source.identity and not (disk.shareable and copy.shareable):
+                raise Refused(
+                    f"{disk.source} is already {_said(there)} of domain {other.domain}; detach it there first, "
+                    "or set shareable on both if the guests share it knowingly"
+                )
+
+
+def _refuse_live_change(want: DiskWish, have: DomainDisk, scope: str, after: Disk) -> None:
+    """What QEMU can't change while the disk is in use; refused before anything else is touched."""
+    if scope != "live" or have.live is None:
+        return
+    fixed = [name for name in _changed(have.live, after) if name != "iotune"]
+    if fixed:
+        raise Refused(
+            f"{' and '.join(fixed)} of {want.title} can't change while the domain runs; set scope=config "
+            "to change it from the next start on, or detach the disk and attach it again"
+        )
+
+
+def _changed(before: Disk, after: Disk) -> t.List[str]:
+    return [name for name in (*_ATTRIBUTES, "source") if getattr(before, name) != getattr(after, name)]
+
+
+def _check_size(want: DiskWish, have: DomainDisk) -> None:
+    if want.size_bytes is not None and have.size_bytes is not None and want.size_bytes < have.size_bytes:
+        raise Refused(
+            f"{want.title} has {have.size_bytes} bytes and can't shrink to {want.size_bytes}; "
+            "correct size_bytes, or check that this is the right volume"
+        )
+
+
+def _chap(want: DiskWish, disk: Disk, world: World) -> t.Optional[Secret]:
+    """The password that the secret for the disk's target shall hold."""
+    have: t.Optional[Chap] = world.get(ChapKey(disk.source.target_iqn)) if disk.source.target_iqn else None
+    if want.password is None:
+        return have.password if have else None
+    if have is not None and not have.ours and have.password != want.password:
+        raise Conflict(
+            f"libvirt has a secret for target {have.target_iqn} that someone else made, with another or a hidden password; "
+            "remove it (virsh secret-undefine), or give it the right one"
+        )
+    return want.password
+
+
+def _record(want: DiskWish, disk: Disk, have: DomainDisk) -> Record:
+    noted = have.record or Record(t.cast(str, want.alias))
+    return dataclasses.replace(
+        noted,
+        serial=disk.serial,
+        device=disk.device,
+        bus=disk.bus,
+        volume=noted.volume if want.volume is None else want.volume,
+        attachment_id=noted.attachment_id if want.attachment_id is None else want.attachment_id,
+        target_iqn=disk.source.target_iqn,
+        lun=disk.source.lun,
+    )
+
+
+def _preparing(want: DiskWish, have: DomainDisk, after: DomainDisk, record: Record, world: World, host: DiskHost) -> t.Tuple[Step, ...]:
+    """The note comes first, so that a run that is stopped later leaves word of what it was about to make."""
+    steps: t.Tuple[Step, ...] = ()
+    noted = tuple(s for s in SCOPES if getattr(have, f"{s}_record") != getattr(after, f"{s}_record"))
+    if noted:
+        steps += (Step(f"note {want.alias} in the {_words(noted)} metadata of domain {want.domain}", host.write_record, (want.domain, record, noted)),)
+    chap = world.get(ChapKey(record.target_iqn)) if record.target_iqn else None
+    if want.password is not None and (chap is None or chap.password != want.password):
+        steps += (Step(f"set the CHAP secret for target {record.target_iqn}", host.set_chap, (record.target_iqn, want.password)),)
+    return steps
+
+
+def _attaching(want: DiskWish, have: DomainDisk, after: DomainDisk, host: DiskHost) -> t.Tuple[Step, ...]:
+    missing = tuple(s for s in SCOPES if getattr(have, s) is None and getattr(after, s) is not None)
+    if not missing:
+        return ()
+    disk = getattr(after, missing[0])
+    return (Step(f"attach {want.alias} as {disk.device} to the {_words(missing)} domain {want.domain}", host.attach, (want.domain, disk, missing)),)
+
+
+def _changing(want: DiskWish, have: DomainDisk, after: DomainDisk, host: DiskHost) -> t.Tuple[Step, ...]:
+    steps: t.Tuple[Step, ...] = ()
+    if have.config and after.config and have.config != after.config:
+        what = " and ".join(_changed(have.config, after.config))
+        steps += (Step(f"change {what} of {after.config.device} in the persistent domain {want.domain}", host.update, (want.domain, after.config)),)
+    if have.live and after.live and have.live.iotune != after.live.iotune:
+        limit = (want.domain, after.live.device, after.live.iotune)
+        steps += (Step(f"set the I/O limits of {after.live.device} in the running domain {want.domain}", host.limit, limit),)
+    if have.live and want.size_bytes is not None and have.size_bytes is not None and have.size_bytes < want.size_bytes:
+        grow = (want.domain, have.live.device, want.size_bytes)
+        steps += (Step(f"grow {have.live.device} of the running domain {want.domain} to {want.size_bytes} bytes", host.resize, grow),)
+    return steps
+
+
+# ---- absent ----------------------------------------------------------------------------------------------------------
+
+
+def _absent(want: DiskWish, home: t.Optional[Domain], world: World, host: DiskHost) -> Plan:
+    if home is None:
+        return _gone_with_its_domain(want, world, host)
+    key, have = _named(want, world)
+    if have is None:
+        return Plan(key, None, None, label=want.title, closing=_forgetting(want, key, None, (), world, host))
+    _check_detachable(want, have)
+    scopes = tuple(s for s in _scopes(want, home) if getattr(have, s) or getattr(have, f"{s}_record"))
+    rest = dataclasses.replace(have, **{name: None for s in scopes for name in (s, f"{s}_record")})
+    after = rest if rest.copies or rest.record else None
+    steps: t.Tuple[Step, ...] = ()
+    if have.config and "config" in scopes:
+        steps += (Step(f"detach {have.config.device} from the persistent domain {want.domain}", host.detach, (want.domain, key.name)),)
+    if have.live and "live" in scopes:
+        steps += (Step(f"ask the running domain {want.domain} to let go of {have.live.device}", host.unplug, (want.domain, key.name)),)
+    closing = _forgetting(want, key, have, scopes, world, host, last=after is None)
+    return Plan(key, have, after, steps, label=want.title, closing=closing)
+
+
+def _named(want: DiskWish, world: World) -> t.Tuple[DiskKey, t.Optional[DomainDisk]]:
+    """The one disk that carries the alias, else the serial, else the device, each exactly; Conflict when they name two."""
+    mine = [(key, disk) for key, disk in _disks(world) if key.domain == want.domain]
+    found = [(key, disk) for key, disk in mine if want.alias and key.name == want.alias]
+    if want.serial and not found:
+        found = [(key, disk) for key, disk in mine if any(copy.serial == want.serial for copy in disk.copies)]
+    by_device = [(key, disk) for key, disk in mine if want.device and any(copy.device == want.device for copy in disk.copies)]
+    if want.device and not (want.serial or want.alias):
+        found = by_device
+    elif by_device and by_device != found:
+        raise Conflict(f"device {want.device} of domain {want.domain} is {_said(by_device[0][1])}, not {want.name}; name the disk by serial or by device alone")
+    if len(found) > 1:
+        names = " and ".join(key.name for key, _ in found)
+        raise Conflict(f"{names} of domain {want.domain} have the same serial {want.serial}; name the one by its device")
+    return found[0] if found else (DiskKey(want.domain, want.name), None)
+
+
+def _check_detachable(want: DiskWish, have: DomainDisk) -> None:
+    for copy in have.copies:
+        if copy.kind not in ("disk", "lun"):
+            raise Refused(f"{copy.device} of domain {want.domain} is a {copy.kind}, not a disk; this module leaves it alone")
+        other = want.source and want.source.target_iqn not in (None, copy.source.target_iqn)
+        if other:
+            raise Conflict(f"{want.title} has {copy.source} as source, not {t.cast(Source, want.source).target_iqn}; correct the wish")
+
+
+def _gone_with_its_domain(want: DiskWish, world: World, host: DiskHost) -> Plan:
+    """A domain that is gone holds no disk, unless it only has another name now."""
+    key = DiskKey(want.domain, want.name)
+    for other, disk in _disks(world):
+        if want.alias == other.name and not all(copy.shareable for copy in disk.copies):
+            raise Conflict(f"there is no domain {want.domain} at {host.where}, but domain {other.domain} has {want.alias}; detach it from there")
+    warning = f"there is no domain {want.domain} at {host.where}, so nothing was detached from it"
+    return Plan(key, None, None, label=want.title, warnings=(warning,), closing=_forgetting(want, key, None, (), world, host))
+
+
+def _forgetting(
+    want: DiskWish, key: DiskKey, have: t.Optional[DomainDisk], scopes: t.Sequence[str], world: World, host: DiskHost, last: bool = True
+) -> t.Tuple[Step, ...]:
+    """What goes when the disk has gone: the secret that no other disk needs, and as the last thing the note."""
+    steps: t.Tuple[Step, ...] = ()
+    targets = set(have.targets if have else ()) | ({want.source.target_iqn} if want.source else set())
+    needed = {iqn for other, disk in _disks(world) if other != key for iqn in disk.targets}
+    for iqn in sorted(iqn for iqn in targets - needed if iqn and last):
+        chap: t.Optional[Chap] = world.get(ChapKey(iqn))
+        if chap is not None and chap.ours:
+            steps += (Step(f"remove the CHAP secret for target {iqn}", host.drop_chap, (iqn,)),)
+    noted = tuple(s for s in scopes if getattr(have, f"{s}_record"))
+    if noted:
+        steps += (Step(f"forget {key.name} in the {_words(noted)} metadata of domain {want.domain}", host.drop_record, (want.domain, key.name, noted)),)
+    return steps
+
+
+def _said(disk: DomainDisk) -> str:
+    copy = t.cast(Disk, disk.disk)
+    serial = f" with serial {copy.serial}" if copy.serial else ""
+    return f"{copy.device} ({copy.source}{serial})"
+
+
+def _words(scopes: t.Sequence[str]) -> str:
+    return " and ".join(_COPY[scope] for scope in scopes)
