@@ -118,7 +118,8 @@ def untyped(tree: ast.Module) -> list[str]:
         arguments += [a for a in (function.args.vararg, function.args.kwarg) if a]
         bare = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
         if bare or function.returns is None:
-            found.append(f"line {function.lineno}: {function.name} lacks the type of {', '.join([*bare, *(['its result'] if function.returns is None else [])])}")
+            lacking = [*bare, *(["its result"] if function.returns is None else [])]
+            found.append(f"line {function.lineno}: {function.name} lacks the type of {', '.join(lacking)}")
     return found
 
 
