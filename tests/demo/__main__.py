@@ -150,7 +150,7 @@ def detach(story: Story, stage: Stage) -> None:
         played(story, stage, "detach")
         story.says(INSTANCE, stage.guest.wait_for(r"^DISK-DEL \w+").group(0))
         record = stage.record()
-        exports = sorted(path.name for path in stage.exports.iterdir())
+        exports = sorted(path.name for path in stage.tgtd.config_dir.iterdir())
         if record["status"] != "available" or exports:
             raise StageError(f"after the detach the volume is {record['status']} and {exports or 'nothing'} is exported")
         story.says("storage-1", f"volume {record['id']}, {record['status']}, no export left")

@@ -48,9 +48,7 @@ class Stage:
         self.directory = Path(tempfile.mkdtemp(prefix="stackless-", dir="/tmp"))
         self.opened.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self.volumes = self.directory / "volumes"
-        self.exports = self.directory / "tgt"
-        for folder in (self.volumes, self.exports):
-            folder.mkdir(mode=0o700)
+        self.volumes.mkdir(mode=0o700)
         self.tgtd: Tgtd
         self.libvirtd: Libvirtd
         self.guest: Guest
@@ -86,8 +84,8 @@ class Stage:
         storage = {
             "backend": {"driver": "file", "path": str(self.volumes)},
             "iscsi_target_helper": "tgt",
-            "iscsi_portals": [{"ip": ip, "port": port} for ip, port in self.tgtd.portals],
-            "iscsi_tgt": {"control_port": self.tgtd.control_port, "ipc_socket": str(self.tgtd.ipc_socket), "config_dir": str(self.exports)},
+            "iscsi_portals": self.tgtd.portal_options,
+            "iscsi_tgt": self.tgtd.options,
         }
         compute = {"libvirt_uri": self.libvirtd.uri, "connector_host": "compute-1", "connector_ip": "127.0.0.1"}
         here = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
