@@ -2,9 +2,10 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-PYTHON := PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
-# tgtd and libvirtd want root; sudo drops the environment, so what is told to make is told again.
-ROOT := $(if $(filter 0,$(shell id -u)),,sudo) env PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
+# Ansible insists on UTF-8, and a fresh machine has no such locale set
+PYTHON := env LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
+# tgtd and libvirtd want root
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo) $(PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop test unit build install-check test-matrix bench changelog requirements clean
