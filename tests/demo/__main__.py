@@ -63,7 +63,7 @@ def tell(keep: bool) -> int:
             return 0
         detach(story, stage)
         stop(story, stage)
-    except (StageError, GuestError) as error:
+    except (StageError, GuestError, RuntimeError) as error:
         story.fails(f"{error}\n\nthe whole log: {LOG.relative_to(ROOT)}")
         return 1
     except KeyboardInterrupt:
@@ -90,7 +90,7 @@ def guest(story: Story, stage: Stage) -> None:
         seconds = stage.open_guest(INSTANCE)
         how = "on KVM" if stage.guest.accel == "kvm" else "emulated, as KVM does not work here"
         story.says(INSTANCE, f"Linux {stage.guest.run('uname -r').strip()}, {how}, ready after {seconds:.1f} s")
-        disks = stage.guest.run("ls /sys/block").split()
+        disks = [name for name in stage.guest.run("ls /sys/block").split() if name.startswith(("sd", "vd"))]
         if disks:
             raise StageError(f"the guest has disks before it was given one: {disks}")
         story.says(INSTANCE, "no disks yet")

@@ -44,9 +44,12 @@ log_level = 3
 auth_unix_rw = "none"
 """
 
-# The daemon does not start without the user it was compiled for, which only the package libvirt-daemon-system makes.
-USER = "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin\n"
-GROUP = "libvirt-qemu:x:64055:\n"
+# The daemon does not start without the user and the group it was compiled for (Ubuntu's group is kvm), which
+# libvirt-daemon-system or udev would have made.
+ACCOUNTS = {
+    "passwd": ["libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin\n"],
+    "group": ["libvirt-qemu:x:64055:\n", "kvm:x:64056:\n"],
+}
 
 DOMAIN = """\
 <domain type='qemu'>
@@ -89,9 +92,10 @@ class Libvirtd:
             Path(machine_folder).mkdir(parents=True, exist_ok=True)  # a mount needs a place
         (self.directory / "etc" / "qemu.conf").write_text(QEMU_CONF)
         (self.directory / "libvirtd.conf").write_text(DAEMON_CONF.format(directory=self.directory))
-        for name, line in (("passwd", USER), ("group", GROUP)):
-            kept = [entry for entry in Path("/etc", name).read_text().splitlines(True) if not entry.startswith("libvirt-qemu:")]
-            (self.directory / name).write_text("".join(kept) + line)
+        for name, lines in ACCOUNTS.items():
+            there = Path("/etc", name).read_text()
+            known = {entry.split(":")[0] for entry in there.splitlines()}
+            (self.directory / name).write_text(there + "".join(line for line in lines if line.split(":")[0] not in known))
 
     # ---- the daemon
 
@@ -103,7 +107,7 @@ class Libvirtd:
     def start(self, timeout: float = 30) -> None:
         """Starts the daemon and returns when it answers."""
         binds = {self.directory / folder: place for folder, place in FOLDERS.items()}
-        binds.update({self.directory / name: f"/etc/{name}" for name in ("passwd", "group")})
+        binds.update({self.directory / name: f"/etc/{name}" for name in ACCOUNTS})
         mounts = [shlex.join(["mount", "--bind", str(ours), str(place)]) for ours, place in binds.items()]
         daemon = shlex.join(["exec", "libvirtd", "-f", f"{self.directory}/libvirtd.conf", "-p", f"{self.directory}/libvirtd.pid"])
         with (self.directory / "out").open("ab") as out:
