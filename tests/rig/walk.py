@@ -111,7 +111,7 @@ class Walk:
         extra = here / "vars.json"
         extra.write_text(json.dumps(variables))
         tool = Path(sys.executable).with_name("ansible-playbook")
-        command = [str(tool), "-i", str(self.directory / "hosts.yml"), f"stackless.block.{playbook}", "-e", f"@{extra}", "--diff", *arguments]
+        command = [str(tool), "-i", str(self.directory / "hosts.yml"), playbook if "/" in playbook else f"stackless.block.{playbook}", "-e", f"@{extra}", "--diff", *arguments]
         with (here / "output").open("w") as output:
             process = subprocess.Popen(
                 command + (["--check"] if check else []), cwd=here, env=self.environment(here, env or {}),
