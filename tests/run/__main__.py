@@ -98,9 +98,13 @@ def shell_scripts() -> list[str]:
 
 
 class Runner:
-    """Runs steps, and ends what it started when it is interrupted."""
+    """Runs steps, and ends what it started when it is interrupted.
 
-    def __init__(self) -> None:
+    `grace`: how many seconds a step has to clean up, once asked politely to end and once less so.
+    """
+
+    def __init__(self, grace: float = 15) -> None:
+        self.grace = grace
         self.running: dict[str, subprocess.Popen] = {}
         self.lock = threading.Lock()
         self.stopped = False
@@ -140,7 +144,7 @@ class Runner:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, sign)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(15)
+                process.wait(self.grace)
 
     def stop(self) -> None:
         self.stopped = True

@@ -23,7 +23,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shell(line: str, timeout: int = 20) -> run.Result:
-    return run.Runner().run(run.Step("sample", "a sample", ["sh", "-c", line], timeout))
+    return run.Runner(grace=0.2).run(run.Step("sample", "a sample", ["sh", "-c", line], timeout))
 
 
 def test_a_step_that_ends_well_counts_as_one_passed(capsys: pytest.CaptureFixture[str]) -> None:
