@@ -32,22 +32,19 @@ class Disks(Resource):
         self.lock_path = lock_path(options["uri"])
 
     def want(self, item: t.Dict[str, t.Any]) -> DiskWish:
-        _check_names(item)
         present = item.get("state") != "absent"
+        _check_names(item, present)
         serial = check_serial(item.get("serial"))
-        if present and serial is None:
-            raise Invalid(f"the disk for domain {item['domain']} has no serial; give the volume's id, so that the guest can tell its disks apart")
-        alias = check_alias(item.get("alias")) or (ALIAS_PREFIX + serial if serial else None)
-        source = item.get("source")
+        source = item.get("source") or {}
         plain = {key: item.get(key) for key in ("device", "cache", "io", "discard", "read_only", "shareable")}
         return DiskWish(
             domain=item["domain"],
             present=present,
             serial=serial,
-            alias=alias,
+            alias=check_alias(item.get("alias") or (serial and ALIAS_PREFIX + serial)),
             bus=check_bus(item.get("device"), item.get("bus")),
             source=_source(source, present) if source else None,
-            password=Secret(source["password"]) if source and source.get("password") else None,
+            password=Secret(source["password"]) if source.get("password") else None,
             iotune=check_iotune(item.get("iotune")),
             size_bytes=_size(item.get("size_bytes")),
             volume=_text(item, "volume"),
@@ -64,21 +61,20 @@ class Disks(Resource):
         return plan_disk(want, world, self.host)
 
     def settled(self, plan: Plan, world: World) -> bool:
-        now: t.Optional[DomainDisk] = world.get(plan.key)
-        after: t.Optional[DomainDisk] = plan.after
-        if after is not None and DomainKey(plan.key.domain) not in world:
+        if plan.after is not None and DomainKey(plan.key.domain) not in world:
             raise NotFound(f"domain {plan.key.domain} has vanished while {plan.title} was being changed; define it again and run the same play")
-        if now and now.live and not (after and after.live) and self.host.refused(plan.key):
-            raise NotSettled(_held(plan, now, "refused to let go of"))
-        if _copies(now) != _copies(after):
+        now, after = _both(plan, world)
+        if now.live and not after.live and self.host.refused(plan.key):
+            raise NotSettled(_held(plan, now.live, "refused to let go of"))
+        if (now.live, now.config) != (after.live, after.config):
             return False
-        _check_size(plan, now)
+        _check_size(plan, now.size_bytes, after.size_bytes)
         return bool(plan.closing) or now == after
 
     def unsettled(self, plan: Plan, world: World) -> str:
-        now: t.Optional[DomainDisk] = world.get(plan.key)
-        if now and now.live and not (plan.after and plan.after.live):
-            return _held(plan, now, f"has not let go within {self.options['timeout']} s of")
+        now, after = _both(plan, world)
+        if now.live and not after.live:
+            return _held(plan, now.live, f"has not let go within {self.options['timeout']} s of")
         return super().unsettled(plan, world)
 
     def wait(self, seconds: float) -> None:
@@ -108,24 +104,22 @@ def find_disks(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
 
 def disk_result(key: DiskKey, state: t.Optional[DomainDisk], before: t.Optional[DomainDisk] = None) -> t.Dict[str, t.Any]:
     """A disk as a module returns it; one that is gone keeps the names it had."""
-    disk = (state and state.disk) or (before and before.disk)
-    scopes = [scope for scope in ("live", "config") if state and getattr(state, scope)]
-    record = state.record if state else None
+    now = state or DomainDisk(key.domain)
+    scopes = [scope for scope in ("live", "config") if getattr(now, scope)]
     shared = {
         "domain": key.domain,
-        "alias": disk.alias if disk else None,
         "live": "live" in scopes,
         "persistent": "config" in scopes,
-        "scope": "both" if len(scopes) == 2 else (scopes or [None])[0],
-        "size_bytes": state.size_bytes if state else None,
-        "volume": record.volume if record else None,
-        "attachment_id": record.attachment_id if record else None,
+        "scope": "both" if len(scopes) == 2 else "".join(scopes) or None,
+        "size_bytes": now.size_bytes,
+        "volume": getattr(now.record, "volume", None),
+        "attachment_id": getattr(now.record, "attachment_id", None),
     }
-    return {**shared, **_disk_fields(disk)}
+    return {**shared, **_disk_fields(now.disk or (before or now).disk)}
 
 
 def _disk_fields(disk: t.Optional[Disk]) -> t.Dict[str, t.Any]:
-    names = ("device", "bus", "serial", "cache", "io", "discard", "read_only", "shareable")
+    names = ("alias", "device", "bus", "serial", "cache", "io", "discard", "read_only", "shareable")
     fields = {name: getattr(disk, name, None) for name in names}
     fields["iotune"] = dict(disk.iotune) if disk else {}
     fields["guest_serial"] = guest_serial(disk) if disk else None
@@ -147,31 +141,32 @@ def _sized(world: World, sizes: t.Dict[t.Tuple[str, str], int]) -> World:
     return sized
 
 
-def _copies(state: t.Optional[DomainDisk]) -> t.Tuple[t.Optional[Disk], t.Optional[Disk]]:
-    return (state.live, state.config) if state else (None, None)
+def _both(plan: Plan, world: World) -> t.Tuple[DomainDisk, DomainDisk]:
+    """What the disk is and what it shall be; one that is gone has no copies."""
+    gone = DomainDisk(plan.key.domain)
+    return world.get(plan.key) or gone, plan.after or gone
 
 
-def _check_size(plan: Plan, now: t.Optional[DomainDisk]) -> None:
+def _check_size(plan: Plan, found: t.Optional[int], asked: t.Optional[int]) -> None:
     """The gate of identity that a source can't be asked for before it is attached."""
-    asked = plan.after.size_bytes if plan.after else None
-    found = now.size_bytes if now else None
     if asked is not None and found is not None and asked != found:
         raise Conflict(f"{plan.title} has {found} bytes, not {asked}; check that it is the right volume, and detach it if it is not")
 
 
-def _held(plan: Plan, now: DomainDisk, what: str) -> str:
-    device = now.live.device if now.live else plan.title
+def _held(plan: Plan, live: Disk, what: str) -> str:
     return (
-        f"the guest of domain {plan.key.domain} {what} {device} ({plan.title}); the disk is still attached and nothing of its "
+        f"the guest of domain {plan.key.domain} {what} {live.device} ({plan.title}); the disk is still attached and nothing of its "
         "storage may be taken away: let the guest release it (or resume it, or shut it down) and run the same play again"
     )
 
 
-def _check_names(item: t.Dict[str, t.Any]) -> None:
+def _check_names(item: t.Dict[str, t.Any], present: bool) -> None:
     if not item.get("domain"):
         raise Invalid("a disk names no domain; give the name of the libvirt domain that has it or shall have it")
     if not any(item.get(key) for key in _NAMING):
         raise Invalid(f"the disk of domain {item['domain']} has no name; give its serial, alias or device")
+    if present and not item.get("serial"):
+        raise Invalid(f"the disk for domain {item['domain']} has no serial; give the volume's id, so that the guest can tell its disks apart")
 
 
 def _source(source: t.Dict[str, t.Any], present: bool) -> Source:
@@ -185,9 +180,10 @@ def _source(source: t.Dict[str, t.Any], present: bool) -> Source:
 
 def _iscsi(source: t.Dict[str, t.Any], present: bool) -> Source:
     iqn = check_iqn(source.get("target_iqn"), "source.target_iqn")
-    portals = tuple((portal["ip"], portal.get("port") or 3260) for portal in source.get("portals") or ())
-    if present and (source.get("lun") is None or not portals):
-        raise Invalid(f"the source {iqn} has no {'portals' if source.get('lun') is not None else 'lun'}; give lun and portals")
+    portals = tuple((portal["ip"], portal["port"]) for portal in source.get("portals") or ())
+    lacking = [name for name, given in (("lun", source.get("lun") is not None), ("portals", portals)) if not given]
+    if present and lacking:
+        raise Invalid(f"the source {iqn} has no {' and no '.join(lacking)}; give lun and portals")
     if source.get("password") and not source.get("username"):
         raise Invalid(f"the source {iqn} has a password but no username; give both, or none")
     return Source(

@@ -84,8 +84,10 @@ def _some(world: World) -> str:
     return ", ".join(names[:8]) + more if names else "none, this host has no domain"
 
 
-def _disks(world: World) -> t.List[t.Tuple[DiskKey, DomainDisk]]:
-    return [(key, disk) for key, disk in world.items() if isinstance(key, DiskKey) and disk is not None]
+def _disks(world: World, domain: t.Optional[str] = None) -> t.List[t.Tuple[DiskKey, DomainDisk]]:
+    """The disks of one domain, or of all."""
+    there = [(key, disk) for key, disk in world.items() if isinstance(key, DiskKey) and disk is not None]
+    return [(key, disk) for key, disk in there if domain in (None, key.domain)]
 
 
 # ---- present ---------------------------------------------------------------------------------------------------------
@@ -158,22 +160,22 @@ def _wished_copy(want: DiskWish, copy: t.Optional[Disk], disk: Disk) -> Disk:
 
 def _choose_device(want: DiskWish, record: t.Optional[Record], world: World) -> t.Tuple[str, str]:
     """The device of a new disk: the asked one, the one it had before, or the next free one of its bus."""
-    taken = {copy.device for key, disk in _disks(world) if key.domain == want.domain for copy in disk.copies}
-    bus = want.bus or (record.bus if record and record.bus else "virtio")
+    taken = {copy.device for _key, disk in _disks(world, want.domain) for copy in disk.copies}
+    before = record or Record("")
+    bus = want.bus or before.bus or "virtio"
     if want.device:
         _check_free(want, want.device, DiskKey(want.domain, t.cast(str, want.alias)), world)
         return want.device, bus
-    if record and record.bus == bus and record.device and record.device not in taken:
-        return record.device, bus
-    free = next((name for name in (device_name(bus, n) for n in range(_BY_BUS)) if name not in taken), None)
+    earlier = [before.device] if before.device and before.bus == bus else []
+    free = next((name for name in [*earlier, *(device_name(bus, n) for n in range(_BY_BUS))] if name not in taken), None)
     if free is None:
         raise Refused(f"domain {want.domain} has no free device on the {bus} bus for {want.name}; detach a disk first")
     return free, bus
 
 
 def _check_free(want: DiskWish, device: str, key: DiskKey, world: World) -> None:
-    for other, disk in _disks(world):
-        if other.domain == want.domain and other != key and device in {copy.device for copy in disk.copies}:
+    for other, disk in _disks(world, want.domain):
+        if other != key and device in {copy.device for copy in disk.copies}:
             raise Refused(
                 f"device {device} of domain {want.domain} is taken by {_said(disk)}; "
                 "name another device, or leave device out for the next free one"
@@ -183,8 +185,8 @@ def _check_free(want: DiskWish, device: str, key: DiskKey, world: World) -> None
 def _refuse_twin_serial(want: DiskWish, disk: Disk, key: DiskKey, world: World) -> None:
     """Two virtio disks whose serials the guest can't tell apart are a trap for whoever formats one of them."""
     seen = guest_serial(disk)
-    for other, there in _disks(world):
-        if seen and other.domain == want.domain and other != key and any(guest_serial(copy) == seen for copy in there.copies):
+    for other, there in _disks(world, want.domain):
+        if seen and other != key and any(guest_serial(copy) == seen for copy in there.copies):
             hint = f"a virtio disk shows the guest only {GUEST_SERIAL} characters of it; " if disk.bus == "virtio" else ""
             raise Refused(f"{want.title} would have the same serial {seen} in the guest as {_said(there)}; {hint}use another serial, or bus=scsi")
 
@@ -272,16 +274,23 @@ def _attaching(want: DiskWish, have: DomainDisk, after: DomainDisk, host: DiskHo
 
 
 def _changing(want: DiskWish, have: DomainDisk, after: DomainDisk, host: DiskHost) -> t.Tuple[Step, ...]:
+    """What differs in the copies that are there."""
+    config = have.config and after.config
     steps: t.Tuple[Step, ...] = ()
-    if have.config and after.config and have.config != after.config:
-        what = " and ".join(_changed(have.config, after.config))
-        steps += (Step(f"change {what} of {after.config.device} in the persistent domain {want.domain}", host.update, (want.domain, after.config)),)
-    if have.live and after.live and have.live.iotune != after.live.iotune:
-        limit = (want.domain, after.live.device, after.live.iotune)
-        steps += (Step(f"set the I/O limits of {after.live.device} in the running domain {want.domain}", host.limit, limit),)
-    if have.live and want.size_bytes is not None and have.size_bytes is not None and have.size_bytes < want.size_bytes:
-        grow = (want.domain, have.live.device, want.size_bytes)
-        steps += (Step(f"grow {have.live.device} of the running domain {want.domain} to {want.size_bytes} bytes", host.resize, grow),)
+    if config and have.config != config:
+        what = " and ".join(_changed(t.cast(Disk, have.config), config))
+        steps = (Step(f"change {what} of {config.device} in the persistent domain {want.domain}", host.update, (want.domain, config)),)
+    return steps + (_changing_live(want, have, have.live, after, host) if have.live and after.live else ())
+
+
+def _changing_live(want: DiskWish, have: DomainDisk, live: Disk, after: DomainDisk, host: DiskHost) -> t.Tuple[Step, ...]:
+    iotune = t.cast(Disk, after.live).iotune
+    steps: t.Tuple[Step, ...] = ()
+    if live.iotune != iotune:
+        steps += (Step(f"set the I/O limits of {live.device} in the running domain {want.domain}", host.limit, (want.domain, live.device, iotune)),)
+    if None not in (want.size_bytes, have.size_bytes) and have.size_bytes != want.size_bytes:
+        grow = (want.domain, live.device, want.size_bytes)
+        steps += (Step(f"grow {live.device} of the running domain {want.domain} to {want.size_bytes} bytes", host.resize, grow),)
     return steps
 
 
@@ -298,30 +307,38 @@ def _absent(want: DiskWish, home: t.Optional[Domain], world: World, host: DiskHo
     scopes = tuple(s for s in _scopes(want, home) if getattr(have, s) or getattr(have, f"{s}_record"))
     rest = dataclasses.replace(have, **{name: None for s in scopes for name in (s, f"{s}_record")})
     after = rest if rest.copies or rest.record else None
-    steps: t.Tuple[Step, ...] = ()
-    if have.config and "config" in scopes:
-        steps += (Step(f"detach {have.config.device} from the persistent domain {want.domain}", host.detach, (want.domain, key.name)),)
-    if have.live and "live" in scopes:
-        steps += (Step(f"ask the running domain {want.domain} to let go of {have.live.device}", host.unplug, (want.domain, key.name)),)
+    steps = _detaching(want, key, {s: getattr(have, s) for s in scopes}, host)
     closing = _forgetting(want, key, have, scopes, world, host, last=after is None)
     return Plan(key, have, after, steps, label=want.title, closing=closing)
 
 
+def _detaching(want: DiskWish, key: DiskKey, copies: t.Dict[str, t.Optional[Disk]], host: DiskHost) -> t.Tuple[Step, ...]:
+    """The persistent copy first: a guest that is started meanwhile shall not have the disk again."""
+    steps: t.Tuple[Step, ...] = ()
+    config, live = copies.get("config"), copies.get("live")
+    if config:
+        steps += (Step(f"detach {config.device} from the persistent domain {want.domain}", host.detach, (want.domain, key.name)),)
+    if live:
+        steps += (Step(f"ask the running domain {want.domain} to let go of {live.device}", host.unplug, (want.domain, key.name)),)
+    return steps
+
+
 def _named(want: DiskWish, world: World) -> t.Tuple[DiskKey, t.Optional[DomainDisk]]:
-    """The one disk that carries the alias, else the serial, else the device, each exactly; Conflict when they name two."""
-    mine = [(key, disk) for key, disk in _disks(world) if key.domain == want.domain]
-    found = [(key, disk) for key, disk in mine if want.alias and key.name == want.alias]
-    if want.serial and not found:
-        found = [(key, disk) for key, disk in mine if any(copy.serial == want.serial for copy in disk.copies)]
-    by_device = [(key, disk) for key, disk in mine if want.device and any(copy.device == want.device for copy in disk.copies)]
-    if want.device and not (want.serial or want.alias):
-        found = by_device
-    elif by_device and by_device != found:
-        raise Conflict(f"device {want.device} of domain {want.domain} is {_said(by_device[0][1])}, not {want.name}; name the disk by serial or by device alone")
+    """The one disk that has the alias, or else the serial, exactly; the device says which only when it stands alone."""
+    mine = _disks(world, want.domain)
+    found = [(key, disk) for key, disk in mine if key.name == want.alias] or _having(mine, "serial", want.serial)
+    if not want.alias:
+        found = _having(mine, "device", want.device)
+    elif found and want.device and not _having(found, "device", want.device):
+        raise Conflict(f"{want.alias} of domain {want.domain} is {_said(found[0][1])}, not {want.device}; name the disk by its serial or by its device alone")
     if len(found) > 1:
         names = " and ".join(key.name for key, _ in found)
         raise Conflict(f"{names} of domain {want.domain} have the same serial {want.serial}; name the one by its device")
     return found[0] if found else (DiskKey(want.domain, want.name), None)
+
+
+def _having(disks: t.List[t.Tuple[DiskKey, DomainDisk]], name: str, value: t.Optional[str]) -> t.List[t.Tuple[DiskKey, DomainDisk]]:
+    return [(key, disk) for key, disk in disks if value and value in {getattr(copy, name) for copy in disk.copies}]
 
 
 def _check_detachable(want: DiskWish, have: DomainDisk) -> None:

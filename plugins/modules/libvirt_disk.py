@@ -474,7 +474,7 @@ OPTIONS = {
 }
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=list_spec("disks", OPTIONS, uri={"type": "str", "default": "qemu:///system"}),
         supports_check_mode=True,

@@ -151,7 +151,7 @@ from ansible_collections.stackless.block.plugins.module_utils._manage_disk impor
 from ansible_collections.stackless.block.plugins.module_utils._reconcile import look
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "uri": {"type": "str", "default": "qemu:///system"},

@@ -63,22 +63,25 @@ def _attributes(element: ET.Element, path: str) -> t.Dict[str, str]:
 def _source_from(element: ET.Element) -> Source:
     kind = element.get("type", "")
     source = _attributes(element, "source")
-    if kind != "network":
-        return Source(type=kind, path=source.get("file") or source.get("dev") or source.get("name") or source.get("dir"))
-    name = source.get("name", "")
+    protocol = source.get("protocol")
+    if protocol == "iscsi":
+        return _iscsi_from(element, source.get("name", ""))
+    path = next((source[name] for name in ("file", "dev", "name", "dir") if name in source), None)
+    return Source(type=kind, path=path, protocol=protocol)
+
+
+def _iscsi_from(element: ET.Element, name: str) -> Source:
+    """A LUN that QEMU logs in to; its name is the target's and, unless it is 0, a slash and its number."""
     hosts = [host.attrib for host in element.findall("source/host")]
-    portals = tuple((host.get("name", ""), int(host.get("port", 0))) for host in hosts)
-    if source.get("protocol") != "iscsi":
-        return Source(type=kind, path=name, protocol=source.get("protocol"), portals=portals)
     target_iqn, _slash, lun = name.rpartition("/")
     # libvirt takes <auth> in <disk> as well, where older definitions have it
     auth = _attributes(element, "source/auth") or _attributes(element, "auth")
     return Source(
-        type=kind,
+        type="network",
         protocol="iscsi",
         target_iqn=target_iqn or name,
         lun=int(lun) if target_iqn and lun.isdigit() else 0,
-        portals=portals,
+        portals=tuple((host.get("name", ""), int(host.get("port", 3260))) for host in hosts),
         initiator=_attributes(element, "source/initiator/iqn").get("name"),
         username=auth.get("username"),
     )
@@ -134,17 +137,14 @@ def _edit(element: ET.Element, disk: Disk) -> None:
         driver = ET.SubElement(element, "driver", {"name": "qemu", "type": "raw"})
     for name in _DRIVER:
         driver.attrib.pop(name, None)
-        if getattr(disk, name):
-            driver.set(name, getattr(disk, name))
+    driver.attrib.update({name: getattr(disk, name) for name in _DRIVER if getattr(disk, name)})
     for old in [child for tag in (*_FLAGS.values(), "iotune") for child in element.findall(tag)]:
         element.remove(old)
-    for name, tag in _FLAGS.items():
-        if getattr(disk, name):
-            ET.SubElement(element, tag)
-    if disk.iotune:
-        limits = ET.SubElement(element, "iotune")
-        for key, value in disk.iotune:
-            ET.SubElement(limits, key).text = str(value)
+    for tag in (tag for name, tag in _FLAGS.items() if getattr(disk, name)):
+        ET.SubElement(element, tag)
+    limits = ET.SubElement(element, "iotune") if disk.iotune else element
+    for key, value in disk.iotune:
+        ET.SubElement(limits, key).text = str(value)
 
 
 # ---- notes in <metadata> ---------------------------------------------------------------------------------------------

@@ -77,14 +77,25 @@ class LibvirtHost(DiskHost):
             chaps = self._chaps()
             for domain in self._connection.listAllDomains():
                 with contextlib.suppress(_Vanished), self._asking("look at a domain"):
-                    world.update(self._look(domain, chaps))
+                    world.update(_look(domain, chaps))
         world.update({ChapKey(iqn): chap for iqn, chap in chaps.items()})
         return world
 
+    def domains(self) -> t.List[Domain]:
+        """All domains, without their disks."""
+        found = []
+        with self._asking("look at the domains"):
+            for domain in self._connection.listAllDomains():
+                with contextlib.suppress(_Vanished), self._asking("look at a domain"):
+                    found.append(_known(domain))
+        return found
+
     def sizes(self, names: t.Iterable[str]) -> t.Dict[t.Tuple[str, str], int]:
         """What QEMU shows the guests as sizes, by domain and device; domains that do not run are left out."""
+        wanted = set(names)
         with self._asking("look at the sizes of disks"):
-            domains = [domain for domain in self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE) if domain.name() in set(names)]
+            active = self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+            domains = [domain for domain in active if domain.name() in wanted]
             stats = self._connection.domainListGetStats(domains, libvirt.VIR_DOMAIN_STATS_BLOCK) if domains else []
         found = {}
         for domain, values in stats:
@@ -93,23 +104,6 @@ class LibvirtHost(DiskHost):
                 if size is not None:
                     found[(domain.name(), values[f"block.{index}.name"])] = size
         return found
-
-    def _look(self, domain: t.Any, chaps: t.Dict[str, Chap]) -> World:
-        known = Domain(domain.name(), domain.UUIDString(), bool(domain.isActive()), bool(domain.isPersistent()))
-        found: t.Dict[str, t.Dict[str, t.Any]] = {}
-        flags = {"live": (known.active, 0), "config": (known.persistent, libvirt.VIR_DOMAIN_XML_INACTIVE)}
-        for scope, (has, flag) in flags.items():
-            xml = domain.XMLDesc(flag) if has else None
-            for disk in disks_in(xml) if xml else ():
-                found.setdefault(disk.key, {})[scope] = _located(disk)
-            for record in records_in(xml) if xml else ():
-                found.setdefault(record.alias, {})[f"{scope}_record"] = record
-        world: World = {DomainKey(known.name): known}
-        for name, parts in found.items():
-            disk = DomainDisk(known.name, **parts)
-            chap = next((chaps[iqn] for iqn in sorted(disk.targets) if iqn in chaps), None)
-            world[DiskKey(known.name, name)] = DomainDisk(known.name, **parts, password=chap.password if chap else None)
-        return world
 
     def _chaps(self) -> t.Dict[str, Chap]:
         secrets = [s for s in self._connection.listAllSecrets() if s.usageType() == libvirt.VIR_SECRET_USAGE_TYPE_ISCSI]
@@ -255,6 +249,29 @@ class LibvirtHost(DiskHost):
 
 class _Vanished(NotFound):
     """The domain, or the disk of it, is not there any more."""
+
+
+def _known(domain: t.Any) -> Domain:
+    return Domain(domain.name(), domain.UUIDString(), bool(domain.isActive()), bool(domain.isPersistent()))
+
+
+def _look(domain: t.Any, chaps: t.Dict[str, Chap]) -> World:
+    known = _known(domain)
+    found: t.Dict[str, t.Dict[str, t.Any]] = {}
+    flags = {"live": (known.active, 0), "config": (known.persistent, libvirt.VIR_DOMAIN_XML_INACTIVE)}
+    for scope, flag in ((scope, flag) for scope, (has, flag) in flags.items() if has):
+        xml = domain.XMLDesc(flag)
+        for disk in disks_in(xml):
+            found.setdefault(disk.key, {})[scope] = _located(disk)
+        for record in records_in(xml):
+            found.setdefault(record.alias, {})[f"{scope}_record"] = record
+    disks = {DiskKey(known.name, name): _with_password(DomainDisk(known.name, **parts), chaps) for name, parts in found.items()}
+    return {DomainKey(known.name): known, **disks}
+
+
+def _with_password(disk: DomainDisk, chaps: t.Dict[str, Chap]) -> DomainDisk:
+    chap = next((chaps[iqn] for iqn in sorted(disk.targets) if iqn in chaps), None)
+    return dataclasses.replace(disk, password=chap.password) if chap else disk
 
 
 def _located(disk: Disk) -> Disk:

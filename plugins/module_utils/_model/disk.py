@@ -225,18 +225,22 @@ def check_iotune(iotune: t.Optional[t.Dict[str, t.Optional[int]]]) -> t.Optional
     if iotune is None:
         return None
     limits = {key: value for key, value in iotune.items() if value}
-    for key, value in limits.items():
-        if value < 0:
-            raise Invalid(f"iotune.{key} is {value}; give 0 for no limit, or a positive number")
-        for needed in (key[: -len(end)] for end in ("_max", "_length") if key.endswith(end)):
-            if needed not in limits:
-                raise Invalid(f"iotune.{key} needs iotune.{needed}; give both")
-        single = next((key.replace("total", kind, 1) for kind in ("read", "write") if key.replace("total", kind, 1) in limits), None)
-        if key.startswith("total") and single:
-            raise Invalid(f"iotune has both {key} and {single}; give the total, or read and write")
+    for key in limits:
+        _check_limit(key, limits)
     if "size_iops_sec" in limits and not any(rate in limits for rate in _RATES if "_iops_" in rate):
         raise Invalid("iotune.size_iops_sec needs an iops limit, such as iotune.total_iops_sec; give both")
     return tuple(sorted(limits.items()))
+
+
+def _check_limit(key: str, limits: t.Dict[str, int]) -> None:
+    if limits[key] < 0:
+        raise Invalid(f"iotune.{key} is {limits[key]}; give 0 for no limit, or a positive number")
+    for needed in (key[: -len(end)] for end in ("_max", "_length") if key.endswith(end)):
+        if needed not in limits:
+            raise Invalid(f"iotune.{key} needs iotune.{needed}; give both")
+    for single in (key.replace("total", kind, 1) for kind in ("read", "write") if key.startswith("total")):
+        if single in limits:
+            raise Invalid(f"iotune has both {key} and {single}; give the total, or read and write")
 
 
 def guest_serial(disk: Disk) -> t.Optional[str]:
