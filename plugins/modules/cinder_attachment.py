@@ -243,7 +243,7 @@ OPTIONS = {
 }
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=list_spec("attachments", OPTIONS, backend={"type": "dict", "required": True, "options": BACKEND_OPTIONS}),
         mutually_exclusive=[("volume", "attachments")],

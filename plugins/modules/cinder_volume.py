@@ -201,7 +201,7 @@ OPTIONS = {
 }
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=list_spec("volumes", OPTIONS, backend={"type": "dict", "required": True, "options": BACKEND_OPTIONS}),
         mutually_exclusive=[("name", "volumes")],

@@ -83,7 +83,7 @@ from ansible_collections.stackless.block.plugins.module_utils._reconcile import 
 from ansible_collections.stackless.block.plugins.module_utils._volumes import BACKEND_OPTIONS
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "backend": {"type": "dict", "required": True, "options": BACKEND_OPTIONS},
