@@ -94,8 +94,8 @@ class Libvirtd:
         (self.directory / "libvirtd.conf").write_text(DAEMON_CONF.format(directory=self.directory))
         for name, lines in ACCOUNTS.items():
             there = Path("/etc", name).read_text()
-            known = {entry.split(":")[0] for entry in there.splitlines()}
-            (self.directory / name).write_text(there + "".join(line for line in lines if line.split(":")[0] not in known))
+            known = {entry.split(":", 1)[0] for entry in there.splitlines()}
+            (self.directory / name).write_text(there + "".join(line for line in lines if line.split(":", 1)[0] not in known))
 
     # ---- the daemon
 
