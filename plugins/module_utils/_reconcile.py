@@ -117,6 +117,14 @@ class Resource:
         """The return values of one item in the given state."""
         return as_data(state) or {}
 
+    def besides(self, shown: t.Sequence[t.Tuple[Plan, t.Any]]) -> t.Dict[str, t.Any]:
+        """Return values of the whole task beside its items, from the plans that did not fail and their states.
+
+        Secrets go here and never into an item: `no_log` on a task hides all of its result but what a key
+        named results holds (ansible-core takes that for a loop's).
+        """
+        return {}
+
     def identify(self, item: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
         """The options that name an item, for results of items that failed before they were planned."""
         return {"name": item.get("name")}
@@ -299,6 +307,7 @@ def _finish(module: t.Any, resource: Resource, outcomes: t.List[Outcome]) -> Non
         "results": results,
         "steps": [step for result in results for step in result["steps"]],
         "diff": [_diff(o) for o in outcomes if o.plan and o.changed],
+        **resource.besides([(o.plan, o.state) for o in outcomes if o.plan and o.error is None]),
     }
     for warning in sorted({w for o in outcomes if o.plan for w in o.plan.warnings}):
         module.warn(warning)

@@ -154,19 +154,19 @@ def _merged(attachment: Attachment, step: str, walk_step: WalkStep, answers: Ans
     seen = {**attachment, "told": told, "changed": attachment.get("changed", False) or bool(result.get("changed"))}
     if result.get("failed"):
         return _failed(seen, step, str(result.get("msg")))
-    return {**seen, **_picked(attachment, step, result), **{field: result[field] for field in walk_step.adds if field in result}}
+    return {**seen, **_picked(attachment, step, result, answers[host]), **{field: result[field] for field in walk_step.adds if field in result}}
 
 
-def _picked(attachment: Attachment, step: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """What an attachment learns from a result beyond the plain fields of the step."""
+def _picked(attachment: Attachment, step: str, result: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What an attachment learns from an answer beyond the plain fields of its result."""
     if step in ("reserve", "begin") and result.get("volume_id"):
         host = attachment.get("host") or result.get("host")  # where the domain is now wins over the record
         return {"target_iqn": f"{attachment['iqn_prefix']}:volume-{result['volume_id']}", "host": host}
     if step == "export":
         return {"portals": result["portals"], "lun": LUN}
     if step == "acl":
-        initiator = attachment["connector"]["initiator"]
-        return {"auth": next((acl for acl in result["acls"] if acl["initiator"] == initiator), {})}
+        mine = (attachment["target_iqn"], attachment["connector"]["initiator"])
+        return {"auth": next((c for c in answer.get("credentials") or [] if (c["target_iqn"], c["initiator"]) == mine), {})}
     return {}
 
 

@@ -30,9 +30,10 @@ def reserved(placed, **changes):
 
 def admitted():
     exported = {"target_iqn": "iqn.2026-01.org.example:volume-v1", "portals": [{"ip": "192.0.2.1", "port": 3260}], "changed": True, "steps": ["export"]}
-    acl = {**exported, "acls": [{"initiator": "iqn.x:other", "username": "no"}, {"initiator": CONNECTOR["initiator"], "username": "u", "password": "p"}]}
+    door = {"target_iqn": exported["target_iqn"], "initiator": CONNECTOR["initiator"], "username": "u", "password": "p"}
+    doors = [{**door, "initiator": "iqn.x:other", "username": "no"}, {**door, "target_iqn": "iqn.x:t", "username": "no"}, door]
     after = _walk.merge(reserved(place(WISH)), "export", {"s1": {"results": [exported]}})
-    return _walk.merge(after, "acl", {"s1": {"results": [acl]}})
+    return _walk.merge(after, "acl", {"s1": {"results": [exported], "credentials": doors}})
 
 
 def reason(attachment):
