@@ -241,16 +241,14 @@ def _chap(want: DiskWish, disk: Disk, world: World) -> t.Optional[Secret]:
 
 def _record(want: DiskWish, disk: Disk, have: DomainDisk) -> Record:
     noted = have.record or Record(t.cast(str, want.alias))
-    return dataclasses.replace(
-        noted,
-        serial=disk.serial,
-        device=disk.device,
-        bus=disk.bus,
-        volume=noted.volume if want.volume is None else want.volume,
-        attachment_id=noted.attachment_id if want.attachment_id is None else want.attachment_id,
-        target_iqn=disk.source.target_iqn,
-        lun=disk.source.lun,
-    )
+    told = {name: getattr(want, name) for name in ("volume", "attachment_id") if getattr(want, name) is not None}
+    return _noted(disk, dataclasses.replace(noted, **told))
+
+
+def _noted(disk: Disk, record: Record) -> Record:
+    """A note with all that a disk itself tells."""
+    source = {"target_iqn": disk.source.target_iqn, "lun": disk.source.lun}
+    return dataclasses.replace(record, serial=disk.serial, device=disk.device, bus=disk.bus, **source)
 
 
 def _preparing(want: DiskWish, have: DomainDisk, after: DomainDisk, record: Record, world: World, host: DiskHost) -> t.Tuple[Step, ...]:
@@ -307,9 +305,24 @@ def _absent(want: DiskWish, home: t.Optional[Domain], world: World, host: DiskHo
     scopes = tuple(s for s in _scopes(want, home) if getattr(have, s) or getattr(have, f"{s}_record"))
     rest = dataclasses.replace(have, **{name: None for s in scopes for name in (s, f"{s}_record")})
     after = rest if rest.copies or rest.record else None
-    steps = _detaching(want, key, {s: getattr(have, s) for s in scopes}, host)
     closing = _forgetting(want, key, have, scopes, world, host, last=after is None)
+    steps = _detaching(want, key, {s: getattr(have, s) for s in scopes}, host)
+    if steps and closing and not have.record:
+        steps, closing = _noting(want, key, have, scopes, steps, closing, host)
     return Plan(key, have, after, steps, label=want.title, closing=closing)
+
+
+def _noting(
+    want: DiskWish, key: DiskKey, have: DomainDisk, scopes: t.Sequence[str], steps: t.Tuple[Step, ...], closing: t.Tuple[Step, ...], host: DiskHost
+) -> t.Tuple[t.Tuple[Step, ...], t.Tuple[Step, ...]]:
+    """A disk that nobody noted is noted while it goes: a run that is stopped shall not lose sight of its secret."""
+    record = _noted(t.cast(Disk, have.disk), Record(key.name))
+    note = Step(f"note {key.name} in the {_words(scopes)} metadata of domain {want.domain}", host.write_record, (want.domain, record, scopes))
+    return (note,) + steps, closing + (_forget(want, key, scopes, host),)
+
+
+def _forget(want: DiskWish, key: DiskKey, scopes: t.Sequence[str], host: DiskHost) -> Step:
+    return Step(f"forget {key.name} in the {_words(scopes)} metadata of domain {want.domain}", host.drop_record, (want.domain, key.name, scopes))
 
 
 def _detaching(want: DiskWish, key: DiskKey, copies: t.Dict[str, t.Optional[Disk]], host: DiskHost) -> t.Tuple[Step, ...]:
@@ -338,7 +351,8 @@ def _named(want: DiskWish, world: World) -> t.Tuple[DiskKey, t.Optional[DomainDi
 
 
 def _having(disks: t.List[t.Tuple[DiskKey, DomainDisk]], name: str, value: t.Optional[str]) -> t.List[t.Tuple[DiskKey, DomainDisk]]:
-    return [(key, disk) for key, disk in disks if value and value in {getattr(copy, name) for copy in disk.copies}]
+    """The disks of which a copy, or the note, has this value."""
+    return [(key, disk) for key, disk in disks if value and value in {getattr(known, name) for known in (*disk.copies, disk.record) if known}]
 
 
 def _check_detachable(want: DiskWish, have: DomainDisk) -> None:
@@ -373,7 +387,7 @@ def _forgetting(
             steps += (Step(f"remove the CHAP secret for target {iqn}", host.drop_chap, (iqn,)),)
     noted = tuple(s for s in scopes if getattr(have, f"{s}_record"))
     if noted:
-        steps += (Step(f"forget {key.name} in the {_words(noted)} metadata of domain {want.domain}", host.drop_record, (want.domain, key.name, noted)),)
+        steps += (_forget(want, key, noted, host),)
     return steps
 
 

@@ -1,0 +1,328 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The planner of disks: its laws over many small worlds, and its refusals."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from typing import Any, Iterator
+
+import pytest
+
+from ansible_collections.stackless.block.plugins.module_utils import _errors as errors
+from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
+from ansible_collections.stackless.block.plugins.module_utils._model.disk import Chap, ChapKey, Disk, DiskKey, DomainDisk, Record, Source
+from ansible_collections.stackless.block.plugins.module_utils._plan_disk import DiskWish, plan_disk
+from tests.unit.fake_host import FakeHost
+
+IQN, PORTAL = "iqn.2026-01.org.example:v1", ("192.0.2.1", 3260)
+PASSWORD = Secret("right")
+FILE = Source("file", path="/srv/v1")
+LUN = Source("network", protocol="iscsi", target_iqn=IQN, lun=1, portals=(PORTAL,), initiator="iqn.2026-01.org.example:c1", username="u")
+MIB = 1 << 20
+
+WISHES = {
+    "file": DiskWish("d", serial="v1", alias="ua-v1", source=FILE, cache="none", volume="v", attachment_id="a"),
+    "limits": DiskWish("d", serial="v1", alias="ua-v1", source=FILE, bus="virtio", iotune=(("total_iops_sec", 9),), size_bytes=2 * MIB),
+    "iscsi": DiskWish("d", serial="v1", alias="ua-v1", source=LUN, password=PASSWORD, bus="virtio", device="vdc"),
+    "live only": DiskWish("d", serial="v1", alias="ua-v1", source=FILE, scope="live"),
+    "config only": DiskWish("d", serial="v1", alias="ua-v1", source=FILE, scope="config", io="native", read_only=True),
+    "absent": DiskWish("d", present=False, serial="v1", alias="ua-v1"),
+    "absent by device": DiskWish("d", present=False, device="vdc"),
+    "absent with target": DiskWish("d", present=False, serial="v1", alias="ua-v1", source=Source("network", protocol="iscsi", target_iqn=IQN)),
+    "absent config": DiskWish("d", present=False, serial="v1", alias="ua-v1", scope="config"),
+}
+SHAPES = {"both": (True, True), "stopped": (False, True), "transient": (True, False), "gone": None}
+STATES = ("none", "right", "limited", "written back")
+
+
+def disk_of(source: Source, state: str = "right", **fields: Any) -> Disk:
+    made = Disk("vdc", "virtio", source, alias="ua-v1", serial="v1", cache="none", **fields)
+    return {"right": made, "limited": dataclasses.replace(made, iotune=(("read_bytes_sec", 5),)), "written back": dataclasses.replace(made, cache="writeback")}[state]
+
+
+def worlds(source: Source) -> Iterator[FakeHost]:
+    """Every mix of domain, copies, note and secret, beside a disk of someone else's on vda."""
+    for shape, live, config, noted, chap in itertools.product(SHAPES.values(), STATES, STATES, (False, True), ("none", "right", "wrong", "empty")):
+        host = FakeHost().add("other")
+        if shape is not None:
+            host.add("d", *shape).put("d", Disk("vda", "virtio", Source("file", path="/root.img")), *(s for s in ("live", "config") if ("d", s) in host.copies))
+        for scope, state in (("live", live), ("config", config)):
+            if state != "none" and ("d", scope) in host.copies:
+                host.put("d", disk_of(source, state), scope)
+            if noted and ("d", scope) in host.records:
+                host.records["d", scope]["ua-v1"] = Record("ua-v1", "v1", "vdc", "virtio", target_iqn=source.target_iqn, lun=source.lun)
+        if chap != "none":
+            host.chaps[IQN] = Chap(IQN, {"right": PASSWORD, "wrong": Secret("wrong"), "empty": None}[chap], True)
+        # QEMU shows a grown source only after it was told; one it opens anew it shows as it is
+        host.sizes[source.identity] = MIB if ("d", "live") in host.copies and live != "none" else 2 * MIB
+        yield host
+
+
+def plan_of(wish: DiskWish, host: FakeHost) -> Any:
+    return plan_disk(wish, host.observe(), host)
+
+
+@pytest.mark.parametrize("name", WISHES)
+def test_laws(name: str) -> None:
+    """Planning writes nothing; the acts lead to `after`; then nothing is left to do; and so it is after any crash."""
+    wish, planned = WISHES[name], 0
+    for host in worlds(wish.source if wish.source and wish.source.lun else FILE if wish.present else LUN):
+        untouched = copy.deepcopy(vars(host))
+        try:
+            plan = plan_of(wish, host)
+        except (errors.Refused, errors.NotFound):
+            assert vars(host) == untouched
+            continue
+        assert vars(host) == untouched
+        planned += bool(plan.acts)
+        end = finished(wish, host)
+        for stopped_after in range(1, len(plan.acts)):
+            again = rebound(host)
+            for step in plan_of(wish, again).acts[:stopped_after]:
+                step.act(*step.args)
+            assert finished(wish, again).observe() == end.observe(), (name, stopped_after)
+    assert planned > 20, "hardly any world asked for something to be done"
+
+
+def rebound(host: FakeHost) -> FakeHost:
+    return copy.deepcopy(host)
+
+
+def finished(wish: DiskWish, host: FakeHost) -> FakeHost:
+    """A copy of the host on which the wish was carried out, with the laws checked on the way."""
+    host = rebound(host)
+    plan = plan_of(wish, host)
+    for step in plan.acts:
+        step.act(*step.args)
+    world = host.observe()
+    assert world.get(plan.key) == plan.after
+    assert plan.after is None or plan.after.size_bytes in (None, world[plan.key].size_bytes)
+    again = plan_of(wish, host)
+    assert again.acts == () and again.before == again.after == plan.after
+    if plan.after is None and (wish.source or plan.before):
+        assert ChapKey(IQN) not in world, "a secret is left over"
+    return host
+
+
+# ---- devices ---------------------------------------------------------------------------------------------------------
+
+
+def attached(host: FakeHost, **wishes: Any) -> DomainDisk:
+    fields = {"serial": "v1", "source": FILE, **wishes}
+    return plan_of(DiskWish("d", alias="ua-" + fields["serial"], **fields), host).after
+
+
+def with_devices(*devices: str) -> FakeHost:
+    host = FakeHost().add("d")
+    for device in devices:
+        host.put("d", Disk(device, "virtio", Source("file", path="/img/" + device)), "live")
+    return host
+
+
+@pytest.mark.parametrize(
+    ("taken", "bus", "device"),
+    [
+        ((), None, "vda"),
+        (("vda",), None, "vdb"),
+        (("vda", "vdc"), "virtio", "vdb"),
+        (("vda",), "scsi", "sda"),
+        (tuple("vd" + chr(n) for n in range(ord("a"), ord("z") + 1)), None, "vdaa"),
+    ],
+)
+def test_next_free_device(taken: tuple[str, ...], bus: str | None, device: str) -> None:
+    assert attached(with_devices(*taken), bus=bus).live.device == device
+
+
+def test_a_device_that_only_the_persistent_copy_has_is_not_free() -> None:
+    host = FakeHost().add("d").put("d", Disk("vda", "virtio", Source("file", path="/x")), "config")
+    assert attached(host).live.device == "vdb"
+
+
+def test_taken_device_is_refused_with_its_holder() -> None:
+    host = with_devices("vda", "vdb")
+    with pytest.raises(errors.Refused, match=r"vdb of domain d is taken by vdb \(/img/vdb\)"):
+        attached(host, device="vdb", bus="virtio")
+
+
+def test_the_missing_copy_needs_its_device_free() -> None:
+    host = FakeHost().add("d").put("d", disk_of(FILE), "live").put("d", Disk("vdc", "virtio", Source("file", path="/x")), "config")
+    with pytest.raises(errors.Refused, match="vdc of domain d is taken"):
+        attached(host)
+
+
+# ---- identity --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wishes", "says"),
+    [
+        ({"source": Source("file", path="/srv/v2")}, "with source /srv/v1, not /srv/v2"),
+        ({"device": "vdd"}, "with device vdc, not vdd"),
+        ({"bus": "scsi"}, "with bus virtio, not scsi"),
+    ],
+)
+def test_another_disk_under_the_alias_is_never_replaced(wishes: dict[str, Any], says: str) -> None:
+    with pytest.raises(errors.Conflict, match=says):
+        attached(FakeHost().add("d").put("d", disk_of(FILE), "live", "config"), **wishes)
+
+
+@pytest.mark.parametrize("fields", [{"serial": "v9"}, {"format": "qcow2"}])
+def test_another_serial_or_format_is_never_taken_over(fields: dict[str, Any]) -> None:
+    wrong = dataclasses.replace(disk_of(FILE), **fields)
+    with pytest.raises(errors.Conflict, match=str(list(fields.values())[0])):
+        attached(FakeHost().add("d").put("d", wrong, "live"))
+
+
+def test_a_symbolic_link_is_the_same_source() -> None:
+    there = disk_of(dataclasses.replace(FILE, path="/link", real_path="/srv/v1"))
+    wish = dataclasses.replace(FILE, real_path="/srv/v1")
+    assert attached(FakeHost().add("d").put("d", there, "live", "config"), source=wish).live == there
+
+
+@pytest.mark.parametrize("scope", ["live", "config"])
+@pytest.mark.parametrize("other", ["d", "other"])
+def test_no_source_is_attached_twice(scope: str, other: str) -> None:
+    host = FakeHost().add("d").add("other").put(other, Disk("vdz", "virtio", FILE, alias="ua-else"), scope)
+    with pytest.raises(errors.Refused, match=f"/srv/v1 is already vdz .* of domain {other}"):
+        attached(host)
+    with pytest.raises(errors.Refused, match="already"):
+        attached(host, shareable=True)
+
+
+def test_a_source_both_call_shareable_is_shared() -> None:
+    host = FakeHost().add("d").add("other").put("other", Disk("vdz", "virtio", FILE, alias="ua-else", shareable=True), "live")
+    assert attached(host, shareable=True).live.shareable
+    with pytest.raises(errors.Refused, match="already"):
+        attached(host)
+
+
+def test_serials_that_a_virtio_guest_cannot_tell_apart() -> None:
+    host = FakeHost().add("d").put("d", Disk("vdz", "virtio", Source("file", path="/x"), alias="ua-z", serial="12345678901234567890-a"), "live")
+    with pytest.raises(errors.Refused, match="20 characters"):
+        attached(host, serial="12345678901234567890-b")
+    assert attached(host, serial="12345678901234567890-b", bus="scsi").live.bus == "scsi"
+
+
+def test_volume_1_is_not_volume_10() -> None:
+    host = FakeHost().add("d")
+    host.put("d", Disk("vdb", "virtio", Source("file", path="/srv/volume-10"), alias="ua-volume-10", serial="volume-10"), "live", "config")
+    assert plan_of(DiskWish("d", present=False, serial="volume-1", alias="ua-volume-1"), host).acts == ()
+    assert attached(host, serial="volume-1", source=Source("file", path="/srv/volume-1")).live.device == "vda"
+
+
+# ---- changes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_portal_less_in_the_wish_is_a_change_but_a_portal_more_is_none() -> None:
+    host = FakeHost().add("d").put("d", disk_of(LUN), "live", "config")
+    host.chaps[IQN] = Chap(IQN, PASSWORD, True)
+    more = dataclasses.replace(LUN, portals=(("192.0.2.9", 3260), PORTAL))
+    assert attached(host, source=more).live.source == LUN
+    with pytest.raises(errors.Refused, match="source of disk ua-v1 of domain d can't change while the domain runs"):
+        attached(host, source=dataclasses.replace(LUN, portals=(("192.0.2.9", 3260),)))
+
+
+def test_a_running_disk_refuses_what_qemu_cannot_change_and_says_how() -> None:
+    host = FakeHost().add("d").put("d", disk_of(FILE), "live", "config")
+    with pytest.raises(errors.Refused, match="cache and read_only of disk ua-v1 .* set scope=config"):
+        attached(host, cache="writeback", read_only=True)
+    after = attached(host, cache="writeback", scope="config")
+    assert (after.live.cache, after.config.cache) == ("none", "writeback")
+
+
+def test_shrinking_is_refused() -> None:
+    host = FakeHost().add("d").put("d", disk_of(FILE), "live", "config")
+    host.sizes[FILE.identity] = 4 * MIB
+    with pytest.raises(errors.Refused, match="has 4194304 bytes and can't shrink to 2097152"):
+        attached(host, size_bytes=2 * MIB)
+
+
+def test_scope_that_is_not_there_is_refused() -> None:
+    with pytest.raises(errors.Refused, match="does not run"):
+        attached(FakeHost().add("d", active=False), scope="live")
+    with pytest.raises(errors.Refused, match="transient"):
+        attached(FakeHost().add("d", persistent=False), scope="config")
+
+
+def test_an_unknown_domain_is_told_with_those_there_are() -> None:
+    host = FakeHost()
+    for number in range(10):
+        host.add(f"web-{number}")
+    with pytest.raises(errors.NotFound, match="no domain d at test:///fake; .* web-0, web-1, .*, web-7 and 2 more"):
+        attached(host)
+
+
+def test_a_disk_without_a_source_needs_one() -> None:
+    with pytest.raises(errors.Invalid, match="needs a source"):
+        attached(FakeHost().add("d"), source=None)
+
+
+# ---- secrets and absence ---------------------------------------------------------------------------------------------
+
+
+def test_a_secret_of_someone_else_is_used_but_never_changed_nor_removed() -> None:
+    host = FakeHost().add("d")
+    host.chaps[IQN] = Chap(IQN, PASSWORD, False)
+    plan = plan_of(WISHES["iscsi"], host)
+    assert [step.name for step in plan.steps if "secret" in step.name] == []
+    host.put("d", disk_of(LUN), "live", "config")
+    assert "secret" not in str([step.name for step in plan_of(WISHES["absent"], host).acts])
+    host.chaps[IQN] = Chap(IQN, None, False)
+    with pytest.raises(errors.Conflict, match="someone else made"):
+        plan_of(WISHES["iscsi"], host)
+
+
+@pytest.mark.parametrize("scope", ["live", "config"])
+def test_the_secret_stays_while_another_disk_needs_it(scope: str) -> None:
+    host = FakeHost().add("d").add("other").put("d", disk_of(LUN), "live", "config")
+    host.put("other", Disk("vdb", "virtio", dataclasses.replace(LUN, lun=2), alias="ua-v2"), scope)
+    host.chaps[IQN] = Chap(IQN, PASSWORD, True)
+    assert "secret" not in str([step.name for step in plan_of(WISHES["absent"], host).acts])
+    host.copies["other", scope].clear()
+    assert plan_of(WISHES["absent"], host).closing[0].name == f"remove the CHAP secret for target {IQN}"
+
+
+def test_what_still_serves_the_guest_waits_until_it_has_let_go() -> None:
+    host = FakeHost().add("d").put("d", disk_of(LUN), "live", "config")
+    host.chaps[IQN] = Chap(IQN, PASSWORD, True)
+    host.records["d", "live"]["ua-v1"] = Record("ua-v1", target_iqn=IQN)
+    plan = plan_of(WISHES["absent"], host)
+    assert [step.act.__name__ for step in plan.steps] == ["detach", "unplug"]
+    assert [step.act.__name__ for step in plan.closing] == ["drop_chap", "drop_record"]
+
+
+def test_absent_names_a_disk_exactly() -> None:
+    host = FakeHost().add("d").put("d", Disk("vdb", "virtio", FILE, alias="virtio-disk1", serial="S"), "live")
+    by = {"serial": {"serial": "S", "alias": "ua-S"}, "device": {"device": "vdb"}}
+    for fields in by.values():
+        assert plan_of(DiskWish("d", present=False, **fields), host).key == DiskKey("d", "vdb")
+    for fields in ({"serial": "s", "alias": "ua-s"}, {"device": "vdbb"}, {"serial": "T", "alias": "ua-T", "device": "vdb"}):
+        assert plan_of(DiskWish("d", present=False, **fields), host).acts == ()
+
+
+def test_absent_refuses_when_names_disagree() -> None:
+    host = FakeHost().add("d").put("d", disk_of(FILE), "live", "config")
+    with pytest.raises(errors.Conflict, match=r"ua-v1 of domain d is vdc .*, not vdb"):
+        plan_of(DiskWish("d", present=False, serial="v1", alias="ua-v1", device="vdb"), host)
+    with pytest.raises(errors.Conflict, match="has /srv/v1 as source"):
+        plan_of(WISHES["absent with target"], host)
+
+
+def test_a_cdrom_is_left_alone() -> None:
+    host = FakeHost().add("d").put("d", Disk("sda", "sata", Source("file", path="/x.iso"), kind="cdrom"), "live", "config")
+    with pytest.raises(errors.Refused, match="sda of domain d is a cdrom"):
+        plan_of(DiskWish("d", present=False, device="sda"), host)
+
+
+def test_a_domain_that_is_gone_holds_nothing_unless_it_was_renamed() -> None:
+    host = FakeHost().add("renamed")
+    plan = plan_of(WISHES["absent"], host)
+    assert plan.acts == () and "no domain d" in plan.warnings[0]
+    host.put("renamed", disk_of(FILE), "config")
+    with pytest.raises(errors.Conflict, match="but domain renamed has ua-v1"):
+        plan_of(WISHES["absent"], host)
