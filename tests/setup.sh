@@ -44,7 +44,7 @@ quietly() {
     rm -f "$said"
 }
 
-# Says what begins, and with a second argument that it has ended: "name ... 3 s".
+# `begin` says what is being done, `end` how long it took, on the same line.
 began=0
 begin() {
     printf '  %-46s' "$1"
@@ -70,6 +70,20 @@ installed() {
     esac
 }
 
+# Packages start no services while this file is there. A run that was killed may have left ours behind.
+POLICY=/usr/sbin/policy-rc.d
+OURS='# made by the set-up of stackless.block, which takes it away again'
+hold_services() {
+    if [ -e $POLICY ] && ! grep -qF "$OURS" $POLICY; then return; fi
+    trap release_services EXIT
+    printf '#!/bin/sh\n%s\nexit 101\n' "$OURS" | as_root tee $POLICY >/dev/null
+    as_root chmod +x $POLICY
+}
+release_services() {
+    trap - EXIT
+    if grep -qsF "$OURS" $POLICY; then as_root rm -f $POLICY; fi
+}
+
 # The services stay off, now and at the next boot: everything here runs private daemons of its own.
 install_packages() {
     command -v dpkg-query >/dev/null ||
@@ -86,14 +100,10 @@ install_packages() {
     for package in $SPLIT_PACKAGES; do
         apt-cache show "$package" >/dev/null 2>&1 && set -- "$@" "$package"
     done
-    policy=/usr/sbin/policy-rc.d
-    [ -e $policy ] || {
-        trap 'as_root rm -f "$policy"' EXIT
-        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
-        as_root chmod +x $policy
-    }
+    hold_services
     had_tgt=$(installed tgt && echo yes || echo no)
     quietly apt install -y --no-install-recommends "$@"
+    release_services
     [ "$had_tgt" = yes ] || [ ! -d /run/systemd/system ] || quietly as_root systemctl disable tgt
     end
 }
@@ -157,6 +167,8 @@ make_guest() {
 }
 
 export PYTHONDONTWRITEBYTECODE=1
+# so that a signal, too, passes through the EXIT trap
+trap 'exit 130' INT TERM
 install_packages
 check_python
 make_venv
