@@ -307,18 +307,18 @@ def _absent(want: DiskWish, home: t.Optional[Domain], world: World, host: DiskHo
     after = rest if rest.copies or rest.record else None
     closing = _forgetting(want, key, have, scopes, world, host, last=after is None)
     steps = _detaching(want, key, {s: getattr(have, s) for s in scopes}, host)
-    if steps and closing and not have.record:
-        steps, closing = _noting(want, key, have, scopes, steps, closing, host)
-    return Plan(key, have, after, steps, label=want.title, closing=closing)
+    plan = Plan(key, have, after, steps, label=want.title, closing=closing)
+    return _noting(plan, want, scopes, host)
 
 
-def _noting(
-    want: DiskWish, key: DiskKey, have: DomainDisk, scopes: t.Sequence[str], steps: t.Tuple[Step, ...], closing: t.Tuple[Step, ...], host: DiskHost
-) -> t.Tuple[t.Tuple[Step, ...], t.Tuple[Step, ...]]:
+def _noting(plan: Plan, want: DiskWish, scopes: t.Sequence[str], host: DiskHost) -> Plan:
     """A disk that nobody noted is noted while it goes: a run that is stopped shall not lose sight of its secret."""
-    record = _noted(t.cast(Disk, have.disk), Record(key.name))
+    if plan.before.record or not (plan.steps and plan.closing):
+        return plan
+    key = t.cast(DiskKey, plan.key)
+    record = _noted(plan.before.disk, Record(key.name))
     note = Step(f"note {key.name} in the {_words(scopes)} metadata of domain {want.domain}", host.write_record, (want.domain, record, scopes))
-    return (note,) + steps, closing + (_forget(want, key, scopes, host),)
+    return dataclasses.replace(plan, steps=(note,) + plan.steps, closing=plan.closing + (_forget(want, key, scopes, host),))
 
 
 def _forget(want: DiskWish, key: DiskKey, scopes: t.Sequence[str], host: DiskHost) -> Step:

@@ -117,6 +117,15 @@ def test_next_free_device(taken: tuple[str, ...], bus: str | None, device: str) 
     assert attached(with_devices(*taken), bus=bus).live.device == device
 
 
+def test_a_disk_that_was_lost_gets_its_device_back() -> None:
+    host = FakeHost().add("d")
+    host.records["d", "config"]["ua-v1"] = Record("ua-v1", "v1", "vdx", "virtio")
+    assert attached(host).live.device == "vdx"
+    assert attached(host, bus="scsi").live.device == "sda"
+    host.put("d", Disk("vdx", "virtio", Source("file", path="/x")), "live")
+    assert attached(host).live.device == "vda"
+
+
 def test_a_device_that_only_the_persistent_copy_has_is_not_free() -> None:
     host = FakeHost().add("d").put("d", Disk("vda", "virtio", Source("file", path="/x")), "config")
     assert attached(host).live.device == "vdb"
