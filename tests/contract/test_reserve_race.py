@@ -67,16 +67,16 @@ def test_one_winner_in_every_round(tmp_path):
     racers = [fork.Process(target=race, args=(backend, racer, start, end, answers)) for racer in range(RACERS)]
     for racer in racers:
         racer.start()
-    told = [answers.get(timeout=60) for _ in range(ROUNDS * RACERS)]
+    told = [answers.get(timeout=60) for answer in range(ROUNDS * RACERS)]
     for racer in racers:
         racer.join(30)
     assert [racer.exitcode for racer in racers] == [0] * RACERS
     for number in range(ROUNDS):
         mine = [t for t in told if t[0] == number]
-        winners = [racer for _, racer, failed, _ in mine if not failed]
+        winners = [racer for number, racer, failed, msg in mine if not failed]
         assert len(winners) == 1, mine
         holder = f"held by web-{winners[0]} on c{winners[0]} (reserved)"
-        assert all(holder in msg for _, _, failed, msg in mine if failed), mine
+        assert all(holder in msg for number, racer, failed, msg in mine if failed), mine
 
 
 @pytest.mark.parametrize("number", range(5))

@@ -77,7 +77,7 @@ class Walk:
     def __enter__(self) -> Walk:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *caught: object) -> None:
         self.opened.close()
 
     @property
@@ -93,7 +93,11 @@ class Walk:
             **storage,
         }
         compute = {
-            f"compute-{n}": {"libvirt_uri": libvirtd.uri, "connector_ip": "127.0.0.1", "connector_initiator": f"iqn.2026-01.org.example:compute-{n}"}
+            f"compute-{n}": {
+                "libvirt_uri": libvirtd.uri,
+                "connector_ip": "127.0.0.1",
+                "connector_initiator": f"iqn.2026-01.org.example:compute-{n}",
+            }
             for n, libvirtd in enumerate(self.libvirtds, 1)
         }
         hosts = {
@@ -213,5 +217,3 @@ def _plain(text: str) -> str:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
-
-

@@ -57,7 +57,9 @@ LIFE = {
     "reserve": {None: "reserved", "reserved": "reserved", "attaching": "attaching", "attached": "attached", "detaching": Conflict, "detached": "reserved"},
     "initialize": {None: Conflict, "reserved": "attaching", "attaching": "attaching", "attached": "attached", "detaching": Conflict, "detached": Conflict},
     "complete": {None: Conflict, "reserved": "attached", "attaching": "attached", "attached": "attached", "detaching": Conflict, "detached": Conflict},
-    "begin_detaching": {None: None, "reserved": "detaching", "attaching": "detaching", "attached": "detaching", "detaching": "detaching", "detached": "detached"},
+    "begin_detaching": {
+        None: None, "reserved": "detaching", "attaching": "detaching", "attached": "detaching", "detaching": "detaching", "detached": "detached",
+    },
     "roll_detaching": {None: Conflict, "reserved": Conflict, "attaching": Conflict, "attached": "attached", "detaching": "attached", "detached": Conflict},
     "terminate": {None: None, "reserved": "detached", "attaching": "detached", "attached": Conflict, "detaching": "detached", "detached": "detached"},
     "release": {None: None, "reserved": None, "attaching": Refused, "attached": Refused, "detaching": Refused, "detached": None},

@@ -18,8 +18,8 @@ COMPUTE = {
 WISH = {"volume": "db", "instance": "web-1"}
 
 
-def place(*wishes, connectors=COMPUTE, storage=("s1",), homes=None, **more):
-    return _walk.place(list(wishes), connectors, list(storage), homes or {}, "iqn.2026-01.org.example", **more)
+def place(*wishes, connectors=None, storage=("s1",), homes=None, **more):
+    return _walk.place(list(wishes), connectors or COMPUTE, list(storage), homes or {}, "iqn.2026-01.org.example", **more)
 
 
 def reserved(placed, **changes):
