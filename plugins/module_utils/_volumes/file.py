@@ -76,8 +76,7 @@ class FileBackend(VolumeBackend):
         return os.path.join(self.path, f"volume-{volume_id}")
 
     def swap(self, before: t.Optional[Volume], after: t.Optional[Volume]) -> None:
-        some = after or before
-        assert some is not None
+        some = t.cast(Volume, after or before)
         record = self.locate(some.id) + ".json"
         now = self._read(os.path.basename(record))
         if now != before:
@@ -120,7 +119,9 @@ class FileBackend(VolumeBackend):
             finally:
                 os.close(handle)
         except OSError as error:
-            raise Failed(f"volume {volume.name} can't get {volume.size_bytes} bytes at {path}: {error.strerror}; free some space or use another backend") from error
+            raise Failed(
+                f"volume {volume.name} can't get {volume.size_bytes} bytes at {path}: {error.strerror}; free some space or use another backend"
+            ) from error
 
     def wipe(self, volume: Volume) -> None:
         path = self.locate(volume.id)
