@@ -476,6 +476,27 @@ def test_no_double_attach(daemon: Libvirtd, image: Path, tmp_path: Path) -> None
         assert "is already sda" in refusal(daemon, other)
 
 
+def test_a_link_attached_first_is_known_by_its_end(daemon: Libvirtd, image: Path, tmp_path: Path) -> None:
+    for name in ("d", "e"):
+        daemon.paused_domain(name)
+    (tmp_path / "link").symlink_to(image)
+    run(daemon, file_disk(tmp_path / "link"))
+    assert "is already sda" in refusal(daemon, file_disk(image, "e"))
+    assert run(daemon, file_disk(image))["changed"] is False
+
+
+def test_disks_of_one_domain_do_not_disturb_each_other(daemon: Libvirtd, tmp_path: Path) -> None:
+    domain = daemon.paused_domain("d")
+    disks = [{**file_disk(new_image(tmp_path / name), volume=name), "serial": name} for name in ("volume-1", "volume-10")]
+    both = settled_checks(daemon, {"domain": "d", "disks": disks})["results"]
+    assert [(disk["device"], disk["volume"]) for disk in both] == [("sda", "volume-1"), ("sdb", "volume-10")]
+    settled_checks(daemon, absent(disks[0]))
+    found = run_module("libvirt_disk_info", {"uri": daemon.uri})["disks"]
+    assert [(disk["serial"], disk["volume"], disk["ours"], disk["scope"]) for disk in found] == [("volume-10", "volume-10", True, "both")]
+    settled_checks(daemon, absent(disks[1]))
+    assert is_clean(daemon, domain)
+
+
 def test_shared_by_both_wills(daemon: Libvirtd, image: Path) -> None:
     disks = []
     for name in ("d", "e"):

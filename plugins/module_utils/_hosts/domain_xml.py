@@ -108,10 +108,10 @@ def disk_xml(disk: Disk) -> str:
 
 def edited_xml(element: ET.Element, disk: Disk) -> str:
     """An existing <disk> with the attributes of `disk`; what this collection does not know of stays as it is."""
-    for old in element.findall("source") + element.findall("auth"):
-        if _source_from(element) != disk.source:
+    if _source_from(element) != disk.source:
+        for old in element.findall("source") + element.findall("auth"):
             element.remove(old)
-    if element.find("source") is None:
+        element.set("type", disk.source.type)
         element.append(_source_element(disk.source))
     _edit(element, disk)
     return ET.tostring(element, encoding="unicode")
