@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import typing as t
 
 from ._errors import Conflict, Invalid, NotFound, Refused
@@ -167,7 +168,8 @@ def _choose_device(want: DiskWish, record: t.Optional[Record], world: World) -> 
         _check_free(want, want.device, DiskKey(want.domain, t.cast(str, want.alias)), world)
         return want.device, bus
     earlier = [before.device] if before.device and before.bus == bus else []
-    free = next((name for name in [*earlier, *(device_name(bus, n) for n in range(_BY_BUS))] if name not in taken), None)
+    names = itertools.chain(earlier, (device_name(bus, n) for n in range(_BY_BUS)))
+    free = next((name for name in names if name not in taken), None)
     if free is None:
         raise Refused(f"domain {want.domain} has no free device on the {bus} bus for {want.name}; detach a disk first")
     return free, bus
