@@ -15,6 +15,7 @@ of comma separated `key=value`, ended by a NUL; an answer is an error number, a 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import socket
 import struct
@@ -94,16 +95,17 @@ class ShownLun(t.NamedTuple):
     path: str
 
 
-class Shown(t.NamedTuple):
+@dataclasses.dataclass
+class Shown:
     """One target of `show target`; `accounts` in the order of the daemon's slots."""
 
     tid: int
     iqn: str
-    sessions: t.List[t.Tuple[str, str]]
-    luns: t.List[ShownLun]
-    accounts: t.List[str]
-    outgoing: t.Optional[str]
-    admitted: t.List[str]
+    sessions: t.List[t.Tuple[str, str]] = dataclasses.field(default_factory=list)
+    luns: t.List[ShownLun] = dataclasses.field(default_factory=list)
+    accounts: t.List[str] = dataclasses.field(default_factory=list)
+    outgoing: t.Optional[str] = None
+    admitted: t.List[str] = dataclasses.field(default_factory=list)
 
 
 def parse_targets(text: str) -> t.Dict[str, Shown]:

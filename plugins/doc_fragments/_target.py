@@ -1,0 +1,44 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this doc fragment is **PRIVATE** to the collection: it can change at any time.
+# Keep in sync with TARGET_OPTIONS in module_utils/_targets/__init__.py.
+
+from __future__ import annotations
+
+
+class ModuleDocFragment(object):
+
+    DOCUMENTATION = r"""
+options:
+  helper:
+    description:
+      - The target daemon. V(tgt) is C(tgtd) of the package C(tgt), which needs no kernel module.
+    type: str
+    choices: [tgt]
+    default: tgt
+  control_port:
+    description:
+      - For O(helper=tgt), the control port of C(tgtd), as its option C(-C).
+    type: int
+    default: 0
+  ipc_socket:
+    description:
+      - For O(helper=tgt), the control socket of C(tgtd) without the control port, as its environment C(TGT_IPC_SOCKET).
+    type: path
+    default: /var/run/tgtd/socket
+  config_dir:
+    description:
+      - For O(helper=tgt), the directory where targets are saved, one file each, readable by root only.
+        It must exist. The default is the one that the distribution's service loads when it starts.
+    type: path
+    default: /etc/tgt/conf.d
+  return_secrets:
+    description:
+      - Whether the results hold the CHAP passwords. Set C(no_log=true) on such a task.
+    type: bool
+    default: false
+requirements:
+  - For O(helper=tgt), a running C(tgtd) (package C(tgt)), and root.
+"""

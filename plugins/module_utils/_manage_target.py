@@ -1,0 +1,196 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""Targets as resources of the engine: from options to wishes, from states to results."""
+
+from __future__ import annotations
+
+import secrets
+import string
+import typing as t
+
+from ._errors import Invalid
+from ._model.data import Secret, as_data
+from ._model.target import (
+    Acl,
+    Export,
+    Portal,
+    Target,
+    check_initiator,
+    check_iqn,
+    check_lun,
+    check_password,
+    check_path,
+    check_portal,
+    check_serial,
+    check_username,
+    target_from,
+)
+from ._plan_target import AclWish, LunWish, TargetWish, plan_target
+from ._reconcile import Plan, Resource, World
+from ._targets import PORTALS, Look, backing, open_targets
+
+# As Cinder's iSCSI drivers make them: long enough to be unique, short enough for every initiator.
+_USERNAME_LENGTH, _PASSWORD_LENGTH = 20, 16
+_ALPHABET = string.ascii_letters + string.digits
+
+_PAIRS = ("username", "password", "mutual_username", "mutual_password")
+
+Options = t.Dict[str, t.Any]
+
+
+class Targets(Resource):
+    plural = "targets"
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.backend = open_targets(options)
+        self.lock_path = self.backend.lock_path
+        self.served: t.FrozenSet[Portal] = frozenset()
+
+    def want(self, item: Options) -> TargetWish:
+        iqn = check_iqn(item.get("target_iqn"))
+        return TargetWish(
+            iqn=iqn,
+            present=item.get("state") != "absent",
+            luns=_once("LUN", iqn, [_lun_wish(lun, iqn) for lun in item.get("luns") or []], lambda wish: wish.lun),
+            portals=frozenset(check_portal(portal.get("ip"), portal.get("port"), iqn) for portal in item.get("portals") or []),
+            acls=_once("initiator", iqn, [_acl_wish(acl, iqn) for acl in item.get("acls") or []], lambda wish: wish.initiator),
+            **{key: bool(item.get(key)) for key in ("purge_luns", "purge_portals", "purge_acls")},
+        )
+
+    def observe(self, wants: t.Sequence[TargetWish]) -> World:
+        world = self.backend.observe([_look(want) for want in wants])
+        self.served = world[PORTALS]
+        return world
+
+    def plan(self, want: TargetWish, world: World) -> Plan:
+        return plan_target(want, world, self.backend)
+
+    def assumed(self, result: Options) -> World:
+        world: World = {}
+        if result.get("record") and result.get("path"):  # of cinder_volume: data that check mode did not make
+            world[backing(result["path"])] = result["record"]["size_bytes"]
+        if "target" in result and result.get("target_iqn"):
+            world[result["target_iqn"]] = _export_from(result)
+            for lun in (result["target"] or {}).get("live", {}).get("luns", []):
+                world.setdefault(backing(lun["path"]), lun["size_bytes"])
+        return world
+
+    def show(self, plan: Plan, state: t.Optional[Export]) -> Options:
+        return target_result(state, self.served, self.options["return_secrets"])
+
+    def identify(self, item: Options) -> Options:
+        return {"target_iqn": item.get("target_iqn")}
+
+
+def find_targets(options: Options) -> Options:
+    """The targets of a host, ordered by name, or those of exactly the given names."""
+    backend = open_targets(options)
+    names = backend.names()
+    if options.get("target_iqns") is not None:
+        names &= set(options["target_iqns"])
+    world = backend.observe([Look(iqn) for iqn in sorted(names)])
+    found = [(iqn, world[iqn]) for iqn in sorted(names) if iqn in world]
+    return {"targets": [{"target_iqn": iqn, **target_result(export, world[PORTALS], options["return_secrets"])} for iqn, export in found]}
+
+
+def target_result(export: t.Optional[Export], served: t.FrozenSet[Portal], with_secrets: bool) -> Options:
+    """A target as a module returns it. `portals` are those it was given, else all that the daemon listens at."""
+    if export is None or export.target is None:
+        return {"portals": [], "luns": [], "acls": [], "sessions": [], "target": None}
+    target = export.target
+    return {
+        "portals": as_data(sorted(target.portals or served)),
+        "luns": as_data(target.luns),
+        "acls": [_acl_result(acl, with_secrets) for acl in target.acls],
+        "sessions": as_data(export.sessions),
+        "target": as_data(export),
+    }
+
+
+def _acl_result(acl: Acl, with_secrets: bool) -> Options:
+    shown: Options = {"initiator": acl.initiator, "username": acl.username, "mutual_username": acl.mutual_username}
+    if with_secrets:
+        shown.update({key: secret.reveal() if secret else None for key, secret in (("password", acl.password), ("mutual_password", acl.mutual_password))})
+    return shown
+
+
+def _export_from(result: Options) -> t.Optional[Export]:
+    """The Export of a result. Secrets that were not returned are taken as there, and as fitting."""
+    told = result["target"]
+    if not told:
+        return None
+    known = {acl["initiator"]: acl for acl in result.get("acls") or []}
+    parts = {part: _target_of(told[part], known) for part in ("live", "saved")}
+    return Export(**parts, intact=told["intact"])
+
+
+def _target_of(data: t.Optional[Options], known: t.Dict[str, Options]) -> t.Optional[Target]:
+    if data is None:
+        return None
+    acls = []
+    for acl in data["acls"]:
+        told = known.get(acl["initiator"], {})
+        acls.append({**acl, **{key: told.get(key) or acl[key] for key in ("password", "mutual_password")}})
+    return target_from({**data, "acls": acls}, lambda text: None if text is None else Secret(text))
+
+
+def _look(want: TargetWish) -> Look:
+    return Look(
+        iqn=want.iqn,
+        portals=want.portals,
+        paths=frozenset(wish.path for wish in want.luns if wish.path),
+        initiators=frozenset(wish.initiator for wish in want.acls if want.present and wish.present and wish.chap != "none"),
+    )
+
+
+def _lun_wish(lun: Options, iqn: str) -> LunWish:
+    number = check_lun(lun.get("lun"), iqn)
+    path = lun.get("path")
+    return LunWish(
+        lun=number,
+        path=path if path is None else check_path(path, number, iqn),
+        serial=check_serial(lun.get("serial"), number, iqn),
+        **{key: lun.get(key) for key in ("read_only", "bstype", "write_cache")},
+    )
+
+
+def _acl_wish(acl: Options, iqn: str) -> AclWish:
+    initiator = check_initiator(acl.get("initiator"), iqn)
+    if acl.get("state") == "absent":
+        return AclWish(initiator, present=False)
+    pairs = {key: acl[key] for key in _PAIRS if acl.get(key) is not None}
+    chap = acl.get("chap") or ("given" if {"username", "password"} & set(pairs) else "generate")
+    _check_chap(chap, pairs, f"the acl of {initiator} at {iqn}")
+    for key in pairs:
+        check = check_password if key.endswith("password") else check_username
+        pairs[key] = check(pairs[key], f"{key} of {initiator} at {iqn}")
+    return AclWish(initiator, chap=chap, fresh=(_random(_USERNAME_LENGTH), Secret(_random(_PASSWORD_LENGTH))), **pairs)
+
+
+def _check_chap(chap: str, pairs: Options, where: str) -> None:
+    """Refuses secrets that contradict the kind of CHAP."""
+    own = {"username", "password"} & set(pairs)
+    if chap == "given" and len(own) < 2:
+        raise Invalid(f"{where} needs both username and password; give both, or leave both out to have a pair made")
+    if chap != "given" and own:
+        raise Invalid(f"{where} gives a username or password, but chap is {chap}; leave chap out, or say given")
+    if chap == "none" and pairs:
+        raise Invalid(f"{where} has mutual secrets without CHAP; leave them out, or give it CHAP")
+
+
+def _once(what: str, iqn: str, wishes: t.List[t.Any], key: t.Callable[[t.Any], t.Any]) -> t.Tuple[t.Any, ...]:
+    seen: t.Set[t.Any] = set()
+    for wish in wishes:
+        if key(wish) in seen:
+            raise Invalid(f"{what} {key(wish)} stands twice in {iqn}; name each once")
+        seen.add(key(wish))
+    return tuple(wishes)
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
