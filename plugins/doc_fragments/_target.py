@@ -36,7 +36,7 @@ options:
     default: /etc/tgt/conf.d
   return_secrets:
     description:
-      - Whether the results hold the CHAP passwords. Set C(no_log=true) on such a task.
+      - Whether RV(ignore:credentials) is returned, which holds the CHAP passwords. Set C(no_log=true) on such a task.
     type: bool
     default: false
 requirements:

@@ -18,7 +18,6 @@ from ._model.target import (
     Acl,
     Export,
     Portal,
-    Target,
     check_initiator,
     check_iqn,
     check_lun,
@@ -75,13 +74,15 @@ class Targets(Resource):
         if result.get("record") and result.get("path"):  # of cinder_volume: data that check mode did not make
             world[backing(result["path"])] = result["record"]["size_bytes"]
         if "target" in result and result.get("target_iqn"):
-            world[result["target_iqn"]] = _export_from(result)
-            for lun in (result["target"] or {}).get("live", {}).get("luns", []):
-                world.setdefault(backing(lun["path"]), lun["size_bytes"])
+            world[result["target_iqn"]] = _export_from(result["target"])
+            world.update({backing(lun["path"]): lun["size_bytes"] for lun in result.get("luns") or [] if lun["size_bytes"]})
         return world
 
     def show(self, plan: Plan, state: t.Optional[Export]) -> Options:
-        return target_result(state, self.served, self.options["return_secrets"])
+        return target_result(state, self.served)
+
+    def besides(self, shown: t.Sequence[t.Tuple[Plan, t.Any]]) -> Options:
+        return credentials([state for plan, state in shown if state], self.options["return_secrets"])
 
     def identify(self, item: Options) -> Options:
         return {"target_iqn": item.get("target_iqn")}
@@ -95,10 +96,23 @@ def find_targets(options: Options) -> Options:
         names &= set(options["target_iqns"])
     world = backend.observe([Look(iqn) for iqn in sorted(names)])
     found = [(iqn, world[iqn]) for iqn in sorted(names) if iqn in world]
-    return {"targets": [{"target_iqn": iqn, **target_result(export, world[PORTALS], options["return_secrets"])} for iqn, export in found]}
+    told = [{"target_iqn": iqn, **target_result(export, world[PORTALS])} for iqn, export in found]
+    return {"targets": told, **credentials([export for iqn, export in found], options["return_secrets"])}
 
 
-def target_result(export: t.Optional[Export], served: t.FrozenSet[Portal], with_secrets: bool) -> Options:
+def credentials(exports: t.Sequence[Export], asked: bool) -> Options:
+    """The secrets of all initiators, for those who asked: a value of its own, which `no_log` on the task hides."""
+    if not asked:
+        return {}
+    targets = [export.target for export in exports if export.target]
+    return {"credentials": [{"target_iqn": target.iqn, **_pairs(acl)} for target in targets for acl in target.acls]}
+
+
+def _pairs(acl: Acl) -> Options:
+    return {"initiator": acl.initiator, **as_data({key: getattr(acl, key) for key in _PAIRS}, Secret.reveal)}
+
+
+def target_result(export: t.Optional[Export], served: t.FrozenSet[Portal]) -> Options:
     """A target as a module returns it. `portals` are those it was given, else all that the daemon listens at."""
     if export is None or export.target is None:
         return {"portals": [], "luns": [], "acls": [], "sessions": [], "target": None}
@@ -106,37 +120,18 @@ def target_result(export: t.Optional[Export], served: t.FrozenSet[Portal], with_
     return {
         "portals": as_data(sorted(target.portals or served)),
         "luns": as_data(target.luns),
-        "acls": [_acl_result(acl, with_secrets) for acl in target.acls],
+        "acls": [{key: getattr(acl, key) for key in ("initiator", "username", "mutual_username")} for acl in target.acls],
         "sessions": as_data(export.sessions),
         "target": as_data(export),
     }
 
 
-def _acl_result(acl: Acl, with_secrets: bool) -> Options:
-    shown: Options = {"initiator": acl.initiator, "username": acl.username, "mutual_username": acl.mutual_username}
-    if with_secrets:
-        shown.update({key: secret.reveal() if secret else None for key, secret in (("password", acl.password), ("mutual_password", acl.mutual_password))})
-    return shown
-
-
-def _export_from(result: Options) -> t.Optional[Export]:
-    """The Export of a result. Secrets that were not returned are taken as there, and as fitting."""
-    told = result["target"]
+def _export_from(told: t.Optional[Options]) -> t.Optional[Export]:
+    """The Export of a result's `target`. Secrets, which it does not hold, are taken as there and as fitting."""
     if not told:
         return None
-    known = {acl["initiator"]: acl for acl in result.get("acls") or []}
-    parts = {part: _target_of(told[part], known) for part in ("live", "saved")}
+    parts = {part: told[part] and target_from(told[part], lambda text: Secret(text) if text else None) for part in ("live", "saved")}
     return Export(**parts, intact=told["intact"])
-
-
-def _target_of(data: t.Optional[Options], known: t.Dict[str, Options]) -> t.Optional[Target]:
-    if data is None:
-        return None
-    acls = []
-    for acl in data["acls"]:
-        told = known.get(acl["initiator"], {})
-        acls.append({**acl, **{key: told.get(key) or acl[key] for key in ("password", "mutual_password")}})
-    return target_from({**data, "acls": acls}, lambda text: None if text is None else Secret(text))
 
 
 def _look(want: TargetWish) -> Look:

@@ -230,9 +230,7 @@ results:
         - {lun: 1, path: /srv/volumes/volume-1, serial: volume-1, wwid: naa.6ab0000000000000000000000000000c, size_bytes: 1073741824,
            read_only: false, bstype: rdwr, write_cache: true}
     acls: &r_acls
-      description:
-        - The initiators that are let in. RV(ignore:password) and RV(ignore:mutual_password) only with O(return_secrets=true),
-          in check mode as they would be, but for random ones, which are made anew by the real run.
+      description: The initiators that are let in, with the names of their CHAP accounts.
       type: list
       elements: dict
       returned: success
@@ -249,6 +247,16 @@ results:
       type: dict
       returned: success
       sample: {intact: true, live: {iqn: "iqn.2026-01.org.example:volume-1"}}
+credentials:
+  description:
+    - The CHAP secrets of all initiators of these targets. RV(ignore:password) is null where it is not known.
+    - In check mode random secrets are only examples; the real run makes its own.
+  returned: when O(return_secrets=true)
+  type: list
+  elements: dict
+  sample:
+    - {target_iqn: "iqn.2026-01.org.example:volume-1", initiator: "iqn.1993-08.org.debian:01:a", username: hTBR3cOd7xVlQ2sZ5mKe,
+       password: VALUE, mutual_username: null, mutual_password: null}
 steps:
   description: The steps of all items, in order.
   returned: always

@@ -59,7 +59,7 @@ targets:
       returned: success
       sample: [{lun: 1, path: /srv/volumes/volume-1, serial: volume-1, size_bytes: 1073741824}]
     acls:
-      description: The initiators that are let in. Passwords only with O(return_secrets=true), and only where this collection made them.
+      description: The initiators that are let in, with the names of their CHAP accounts.
       type: list
       elements: dict
       returned: success
@@ -75,6 +75,14 @@ targets:
       type: dict
       returned: success
       sample: {intact: true, live: {iqn: "iqn.2026-01.org.example:volume-1"}}
+credentials:
+  description: The CHAP secrets of all initiators of these targets. RV(ignore:password) is null where someone else made it.
+  returned: when O(return_secrets=true)
+  type: list
+  elements: dict
+  sample:
+    - {target_iqn: "iqn.2026-01.org.example:volume-1", initiator: "iqn.1993-08.org.debian:01:a", username: hTBR3cOd7xVlQ2sZ5mKe,
+       password: VALUE, mutual_username: null, mutual_password: null}
 """
 
 from ansible.module_utils.basic import AnsibleModule

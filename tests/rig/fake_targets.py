@@ -1,0 +1,146 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A target daemon in memory, never looser than tgtd: it refuses what tgtd refuses, and what would open a door by accident."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from typing import Any, Sequence
+
+from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
+from ansible_collections.stackless.block.plugins.module_utils._model.target import Acl, Export, Lun, Portal, Session, Target, ordered
+from ansible_collections.stackless.block.plugins.module_utils._targets import ACCOUNTS, PORTALS, Look, TargetBackend, backing
+
+
+@dataclasses.dataclass
+class Daemon:
+    """One target of the daemon: doors by name and by address, incoming accounts, the outgoing one."""
+
+    luns: dict[int, Lun] = dataclasses.field(default_factory=dict)
+    doors: list[str] = dataclasses.field(default_factory=list)
+    addresses: set[str] = dataclasses.field(default_factory=set)
+    accounts: list[str] = dataclasses.field(default_factory=list)
+    outgoing: str | None = None
+    sessions: list[Session] = dataclasses.field(default_factory=list)
+
+
+class FakeTargets(TargetBackend):
+    shared_portals = chap_per_target = mutual_per_target = global_accounts = True
+    where = "the fake"
+    default_bstype = "rdwr"
+    bstypes = ("rdwr", "aio")
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self.sizes = sizes
+        self.targets: dict[str, Daemon] = {}
+        self.saved: dict[str, Target] = {}
+        self.passwords: dict[str, Secret] = {}  # of all accounts, which are global
+        self.portals: set[Portal] = {Portal("127.0.0.1", 3260)}
+
+    def snapshot(self) -> dict[str, Any]:
+        return copy.deepcopy(vars(self))
+
+    def restart(self) -> None:
+        """The daemon forgets all but what it was started with."""
+        self.targets, self.passwords, self.portals = {}, {}, {Portal("127.0.0.1", 3260)}
+
+    def observe(self, looks: Sequence[Look]) -> dict[Any, Any]:
+        users = {name: frozenset(iqn for iqn, d in self.targets.items() if name in [*d.accounts, d.outgoing]) for name in self.passwords}
+        world: dict[Any, Any] = {PORTALS: frozenset(self.portals), ACCOUNTS: users}
+        for look in looks:
+            saved = self.saved.get(look.iqn)
+            daemon = self.targets.get(look.iqn)
+            live = self._live(look, saved or Target(look.iqn), daemon) if daemon else None
+            if live or saved:
+                world[look.iqn] = Export(live, saved, sessions=tuple(daemon.sessions) if daemon else ())
+            for path in look.paths | {lun.path for lun in (saved.luns if saved else ())}:
+                if path in self.sizes:
+                    world[backing(path)] = self.sizes[path]
+        return world
+
+    def _live(self, look: Look, record: Target, daemon: Daemon) -> Target:
+        acls = tuple(self._acl(name, record.acl(name), daemon) for name in daemon.doors)
+        used = {name for acl in acls for name in (acl.username, acl.mutual_username)}
+        known = {name for acl in record.acls for name in (acl.username, acl.mutual_username)} | record.strays
+        there = {*daemon.accounts, daemon.outgoing} - {None} | (set(self.passwords) & known)
+        portals = frozenset((record.portals | look.portals) & self.portals)
+        return ordered(Target(look.iqn, portals, tuple(daemon.luns.values()), acls, frozenset(daemon.addresses), frozenset(there - used)))
+
+    def _acl(self, name: str, saved: Acl | None, daemon: Daemon) -> Acl:
+        if saved is None or saved.username not in daemon.accounts:
+            return Acl(name)
+        password = saved.password if self.passwords[saved.username] == saved.password else None
+        if saved.mutual_username != daemon.outgoing or saved.mutual_username is None:
+            return Acl(name, saved.username, password)
+        mutual = saved.mutual_password if self.passwords[saved.mutual_username] == saved.mutual_password else None
+        return Acl(name, saved.username, password, saved.mutual_username, mutual)
+
+    def names(self) -> set[str]:
+        return set(self.targets) | set(self.saved)
+
+    def wwid(self, serial: str) -> str:
+        return "naa.6" + hashlib.sha256(serial.encode()).hexdigest()[:31]
+
+    def save(self, target: Target) -> None:
+        self.saved[target.iqn] = target
+
+    def forget(self, iqn: str) -> None:
+        self.saved.pop(iqn, None)
+
+    def create(self, iqn: str) -> None:
+        assert iqn not in self.targets, "this target already exists"
+        self.targets[iqn] = Daemon()
+
+    def delete(self, iqn: str) -> None:
+        assert not self.targets[iqn].sessions, "this target is still active"
+        del self.targets[iqn]
+
+    def add_portal(self, portal: Portal) -> None:
+        assert portal not in self.portals, "address in use"
+        self.portals.add(portal)
+
+    def add_lun(self, iqn: str, lun: Lun) -> None:
+        assert lun.lun not in self.targets[iqn].luns, "this logical unit number already exists"
+        self.targets[iqn].luns[lun.lun] = dataclasses.replace(lun, size_bytes=self.sizes[lun.path])
+
+    def identify_lun(self, iqn: str, lun: Lun) -> None:
+        self.targets[iqn].luns[lun.lun] = lun
+
+    def remove_lun(self, iqn: str, number: int) -> None:
+        assert not self.targets[iqn].sessions, "a LUN in use was removed"
+        del self.targets[iqn].luns[number]
+
+    def admit(self, iqn: str, acl: Acl) -> None:
+        daemon = self.targets[iqn]
+        if acl.username:
+            self.passwords[acl.username] = acl.password
+            if acl.username not in daemon.accounts:
+                daemon.accounts.append(acl.username)
+        if acl.mutual_username:
+            self.passwords[acl.mutual_username] = acl.mutual_password
+            daemon.outgoing = acl.mutual_username
+        if acl.initiator not in daemon.doors:
+            daemon.doors.append(acl.initiator)
+
+    def deny(self, iqn: str, initiator: str) -> None:
+        daemon = self.targets[iqn]
+        assert initiator not in [s.initiator for s in daemon.sessions], "a session lost its ACL"
+        daemon.doors.remove(initiator)
+
+    def drop_address(self, iqn: str, address: str) -> None:
+        self.targets[iqn].addresses.remove(address)
+
+    def drop_account(self, iqn: str, username: str) -> None:
+        daemon = self.targets.get(iqn) or Daemon()
+        if username in daemon.accounts:
+            daemon.accounts.remove(username)
+            wishes_chap = any(acl.username for acl in self.saved[iqn].acls if acl.initiator in daemon.doors) if iqn in self.saved else False
+            assert daemon.accounts or not (daemon.doors and wishes_chap), "a door stands open without any account"
+        if daemon.outgoing == username:
+            daemon.outgoing = None
+        if not any(username in [*d.accounts, d.outgoing] for d in self.targets.values()):
+            self.passwords.pop(username, None)
