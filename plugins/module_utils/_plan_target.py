@@ -74,6 +74,7 @@ def plan_target(want: TargetWish, world: World, backend: TargetBackend) -> Plan:
     live = _live(want, have, managed)
     _check_portals(want, have, world, backend)
     _check_accounts(managed, have, world, backend)
+    _check_mutual(managed, live, backend)
     _check_sessions(want, have, live)
     _check_doors(have, managed, live)
     after = Export(live, _record(managed), sessions=have.sessions)
@@ -193,6 +194,7 @@ def _live(want: TargetWish, have: Export, managed: Target) -> Target:
     numbers = {lun.lun for lun in managed.luns} | {lun.lun for lun in record.luns}
     admitted = {acl.initiator for acl in managed.acls} | {acl.initiator for acl in record.acls} | denied
     foreign = Target(want.iqn) if want.purge_acls else live
+    strays = foreign.strays - usernames(record) - usernames(managed)
     luns = () if want.purge_luns else tuple(lun for lun in live.luns if lun.lun not in numbers)
     return ordered(
         Target(
@@ -201,7 +203,8 @@ def _live(want: TargetWish, have: Export, managed: Target) -> Target:
             luns=managed.luns + luns,
             acls=managed.acls + tuple(acl for acl in foreign.acls if acl.initiator not in admitted),
             addresses=foreign.addresses,
-            strays=foreign.strays - usernames(record) - usernames(managed),
+            strays=strays,
+            stray_mutual=foreign.stray_mutual if foreign.stray_mutual in strays else None,
         )
     )
 
@@ -239,6 +242,14 @@ def _check_accounts(managed: Target, have: Export, world: World, backend: Target
     if backend.mutual_per_target and len(mutual) > 1:
         raise Refused(f"target {managed.iqn} can prove itself with one mutual pair only, not {len(mutual)}; give all its acls the same")
     _check_names([acl.username for acl in managed.acls if acl.username] + [name for name, _ in mutual], managed.iqn, have, world, backend)
+
+
+def _check_mutual(managed: Target, live: Target, backend: TargetBackend) -> None:
+    if backend.mutual_per_target and live.stray_mutual and any(acl.mutual_username for acl in managed.acls):
+        raise Refused(
+            f"target {managed.iqn} already proves itself as {live.stray_mutual}, which someone else made, and has one mutual pair only; "
+            "leave out mutual_username, or use purge_acls"
+        )
 
 
 def _check_names(names: t.List[str], iqn: str, have: Export, world: World, backend: TargetBackend) -> None:

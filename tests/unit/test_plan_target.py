@@ -265,6 +265,12 @@ def with_foreign_account() -> FakeTargets:
     return fake
 
 
+def with_foreign_mutual() -> FakeTargets:
+    fake = ready("mutual")
+    lose_record(fake)
+    return fake
+
+
 def with_open_foreigner() -> FakeTargets:
     fake = ready()
     fake.targets[IQN].doors.append("iqn.2026-01.org.example:foreigner")
@@ -289,6 +295,7 @@ REFUSALS = [
     ("a username twice", empty, wish(acls=(given(A, "same", "pa"), given(B, "same", "pb"))), Conflict, "stands twice in the acls"),
     ("a username of another target", with_foreign_account, wish(acls=(given(A, "taken", "pa"),)), Conflict, "username taken is already an account"),
     ("a username of nobody", with_foreign_account, wish(acls=(given(A, "unbound", "pa"),)), Conflict, "username unbound is already an account"),
+    ("a mutual pair of someone else", with_foreign_mutual, WISHES["mutual"], Refused, "already proves itself as lost-target"),
     ("purged portals", empty, wish(purge_portals=True), Refused, "would close 127.0.0.1:3260"),
     ("a foreign door without CHAP", with_open_foreigner, WISHES["A denied"], Refused, "left without any CHAP account"),
 ]

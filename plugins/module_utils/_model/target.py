@@ -83,6 +83,7 @@ class Target:
 
     `addresses` are doors for whoever comes from there, which only others make. `strays` are accounts
     of the target that belong to none of its ACLs: of others, or left by a change that was cut short.
+    `stray_mutual` is the one among them by which the target proves itself.
     """
 
     iqn: str
@@ -91,6 +92,7 @@ class Target:
     acls: t.Tuple[Acl, ...] = ()
     addresses: t.FrozenSet[str] = frozenset()
     strays: t.FrozenSet[str] = frozenset()
+    stray_mutual: t.Optional[str] = None
 
     def lun(self, number: int) -> t.Optional[Lun]:
         return next((lun for lun in self.luns if lun.lun == number), None)
@@ -117,6 +119,14 @@ class Export:
     def target(self) -> t.Optional[Target]:
         return self.live or self.saved
 
+    def without_session(self, initiator: t.Optional[str]) -> Export:
+        """The same with one session of this initiator less."""
+        gone = next((session for session in self.sessions if session.initiator == initiator), None)
+        kept = list(self.sessions)
+        if gone:
+            kept.remove(gone)
+        return dataclasses.replace(self, sessions=tuple(kept))
+
 
 def ordered(target: Target) -> Target:
     luns = tuple(sorted(target.luns, key=lambda lun: lun.lun))
@@ -142,6 +152,7 @@ def target_from(data: t.Dict[str, t.Any], secret: t.Callable[[t.Optional[str]], 
             acls=tuple(Acl(**acl) for acl in acls),
             addresses=frozenset(data["addresses"]),
             strays=frozenset(data["strays"]),
+            stray_mutual=data["stray_mutual"],
         )
     )
 

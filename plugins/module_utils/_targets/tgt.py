@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import typing as t
 
-from .._errors import Conflict, Unavailable
+from .._errors import Unavailable
 from .._model.data import Secret
 from .._model.target import Acl, Export, Lun, Portal, Session, Target, ordered
 from . import ACCOUNTS, PORTALS, Look, TargetBackend, backing
@@ -102,6 +102,7 @@ class TgtBackend(TargetBackend):
             acls=acls,
             addresses=frozenset(door for door in doors if not door.startswith(_NAMES)),
             strays=frozenset(there - used),
+            stray_mutual=None if shown.outgoing in used else shown.outgoing,
         )
         return ordered(live)
 
@@ -244,13 +245,9 @@ class TgtBackend(TargetBackend):
             self._accounts.discard(username)
 
     def _set_outgoing(self, shown: Shown, username: str, password: Secret) -> None:
-        if shown.outgoing and shown.outgoing not in self._known[shown.iqn]:
-            raise Conflict(
-                f"target {shown.iqn} already proves itself as {shown.outgoing}, which someone else made, "
-                "and tgt has one mutual account a target; remove that, or leave out mutual_username"
-            )
-        for name in {shown.outgoing, username} & self._accounts:
-            self._remove_account(shown, name)
+        if shown.outgoing:
+            self._drop_outgoing(shown, shown.outgoing)
+        self._remove_account(shown, username)
         self._new_account(username, password)
         self.tgtd.ask("account", "bind", f"user={username}", tid=shown.tid, outgoing=True)
         shown.outgoing = username
