@@ -32,7 +32,7 @@ class _OnBackend(Resource):
     def observe(self, wants: t.Sequence[t.Any]) -> World:
         return dict(self.backend.observe())
 
-    def assumed(self, result: t.Dict[str, t.Any]) -> World:
+    def assumed(self, result: t.Dict[str, t.Any], world: World) -> World:
         record = result.get("record")
         if not record:
             return {}

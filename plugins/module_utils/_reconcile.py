@@ -97,8 +97,8 @@ class Resource:
         """The way from the world to the wish; pure. Refusals are raised here."""
         raise NotImplementedError
 
-    def assumed(self, result: t.Dict[str, t.Any]) -> World:
-        """What a task before this one predicted in check mode, as part of the world."""
+    def assumed(self, result: t.Dict[str, t.Any], world: World) -> World:
+        """What a result of a task before this one, predicted in check mode, changes in the world as it was seen."""
         return {}
 
     def settled(self, plan: Plan, world: World) -> bool:
@@ -240,7 +240,7 @@ def _plan(resource: Resource, outcome: Outcome, world: World, seen: t.Set[str]) 
 def _predict(resource: Resource, outcomes: t.List[Outcome]) -> None:
     world = _observe(resource, outcomes)
     for result in resource.options.get("assume") or []:
-        world.update(resource.assumed(result))
+        world.update(resource.assumed(result, world))
     seen: t.Set[str] = set()
     for outcome in (o for o in outcomes if o.error is None):
         try:

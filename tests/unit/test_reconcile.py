@@ -80,7 +80,7 @@ class Lamps(Resource):
         steps = () if have == on else (Step(f"switch {name} {'on' if on else 'off'}", HOUSE.switch, (name, on)),)
         return Plan(name, have, on, steps, warnings=(f"lamp {name} is old",) if name == "old" else ())
 
-    def assumed(self, result):
+    def assumed(self, result, world):
         return {result["name"]: result["on"]}
 
     def show(self, plan, state):

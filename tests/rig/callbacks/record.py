@@ -28,7 +28,8 @@ class CallbackModule(CallbackBase):
     def _note(self, result, status):
         outcome = result.result if hasattr(result, "result") else result._result
         task = result.task if hasattr(result, "task") else result._task
-        runs = len([r for r in outcome.get("results", []) if not r.get("skipped")]) if task.loop else int(status != "skipped")
+        looped = [r for r in outcome.get("results", []) if not r.get("skipped")] if task.loop else [outcome]
+        runs = 0 if status == "skipped" else len(looped)
         line = {
             "at": time.time(),
             "host": str(result.host if hasattr(result, "host") else result._host),
