@@ -16,6 +16,7 @@ from ._hosts.libvirt import LibvirtHost, lock_path
 from ._model.data import Secret
 from ._model.disk import ALIAS_PREFIX, Disk, DiskKey, DomainDisk, DomainKey, Source
 from ._model.disk import check_alias, check_bus, check_iotune, check_iqn, check_serial, guest_serial
+from ._model.target import check_portal
 from ._plan_disk import DiskWish, plan_disk
 from ._reconcile import Plan, Resource, World
 
@@ -180,7 +181,7 @@ def _source(source: t.Dict[str, t.Any], present: bool) -> Source:
 
 def _iscsi(source: t.Dict[str, t.Any], present: bool) -> Source:
     iqn = check_iqn(source.get("target_iqn"), "source.target_iqn")
-    portals = tuple((portal["ip"], portal["port"]) for portal in source.get("portals") or ())
+    portals = [check_portal(portal["ip"], portal["port"], iqn) for portal in source.get("portals") or ()]
     lacking = [name for name, given in (("lun", source.get("lun") is not None), ("portals", portals)) if not given]
     if present and lacking:
         raise Invalid(f"the source {iqn} has no {' and no '.join(lacking)}; give lun and portals")
@@ -190,11 +191,17 @@ def _iscsi(source: t.Dict[str, t.Any], present: bool) -> Source:
         type="network",
         protocol="iscsi",
         target_iqn=iqn,
-        lun=source.get("lun"),
-        portals=portals,
+        lun=_lun(source.get("lun"), iqn),
+        portals=tuple((portal.ip, portal.port) for portal in portals),
         initiator=check_iqn(source["initiator"], "source.initiator") if source.get("initiator") else None,
         username=_text(source, "username"),
     )
+
+
+def _lun(lun: t.Optional[int], iqn: str) -> t.Optional[int]:
+    if lun is not None and lun < 0:
+        raise Invalid(f"source.lun of {iqn} is {lun}; give the number of a LUN, 0 or more")
+    return lun
 
 
 def _size(size_bytes: t.Optional[int]) -> t.Optional[int]:

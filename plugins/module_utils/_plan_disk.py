@@ -347,7 +347,7 @@ def _named(want: DiskWish, world: World) -> t.Tuple[DiskKey, t.Optional[DomainDi
     elif found and want.device and not _having(found, "device", want.device):
         raise Conflict(f"{want.alias} of domain {want.domain} is {_said(found[0][1])}, not {want.device}; name the disk by its serial or by its device alone")
     if len(found) > 1:
-        names = " and ".join(key.name for key, _ in found)
+        names = " and ".join(key.name for key, _disk in found)
         raise Conflict(f"{names} of domain {want.domain} have the same serial {want.serial}; name the one by its device")
     return found[0] if found else (DiskKey(want.domain, want.name), None)
 

@@ -200,7 +200,8 @@ def test_attributes_reach_both_copies(daemon: Libvirtd, image: Path) -> None:
     settled_checks(daemon, file_disk(image, device="sdc", **wishes))
     for flags in (LIVE, CONFIG):
         xml = domain.XMLDesc(flags)
-        for part in ("cache='none'", "io='native'", "discard='unmap'", "<readonly/>", "<shareable/>", "<total_iops_sec>7<", f"<serial>{SERIAL}<", "type='raw'", "dev='sdc'"):
+        driver = ("cache='none'", "io='native'", "discard='unmap'", "type='raw'")
+        for part in (*driver, "<readonly/>", "<shareable/>", "<total_iops_sec>7<", f"<serial>{SERIAL}<", "dev='sdc'"):
             assert part in xml
 
 
@@ -340,7 +341,7 @@ def test_a_disk_of_another_size_is_not_the_volume(daemon: Libvirtd, image: Path)
 def test_a_guest_that_does_not_let_go(daemon: Libvirtd, export: Export, release: str) -> None:
     domain = daemon.paused_domain("d")
     done = run(daemon, iscsi_disk(export, bus="virtio"))
-    for _ in range(2):
+    for _attempt in range(2):
         began = time.monotonic()
         said = refusal(daemon, absent(done, timeout=1))
         assert "has not let go within 1 s of vda" in said and "run the same play again" in said
@@ -536,6 +537,8 @@ def test_no_free_pci_slot(daemon: Libvirtd, image: Path) -> None:
         ({"source": {"type": "file"}}, "needs the absolute path"),
         ({"source": {"type": "network", "target_iqn": "IQN X"}}, "can't be the source.target_iqn"),
         ({"source": {"type": "network", "target_iqn": "iqn.2026-01.org.example:a"}}, "has no lun and no portals"),
+        ({"source": {"type": "network", "target_iqn": "iqn.2026-01.org.example:a", "lun": -1, "portals": [{"ip": "127.0.0.1"}]}}, "source.lun of"),
+        ({"source": {"type": "network", "target_iqn": "iqn.2026-01.org.example:a", "lun": 1, "portals": [{"ip": "host'"}]}}, "is no IP address"),
     ],
 )
 def test_bad_input_changes_nothing(daemon: Libvirtd, image: Path, wrong: Options, says: str) -> None:
@@ -551,7 +554,8 @@ def test_a_domain_that_is_gone_needs_no_detaching(daemon: Libvirtd, image: Path)
 
 def test_someone_elses_disk_is_only_removed_by_its_exact_name(daemon: Libvirtd, image: Path) -> None:
     domain = daemon.paused_domain("d")
-    domain.attachDeviceFlags(f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{image}'/><target dev='sdb' bus='scsi'/></disk>", 3)
+    source = f"<driver name='qemu' type='raw'/><source file='{image}'/>"
+    domain.attachDeviceFlags(f"<disk type='file' device='disk'>{source}<target dev='sdb' bus='scsi'/></disk>", 3)
     assert not run(daemon, {"domain": "d", "serial": "sdb", "state": "absent"})["changed"]
     assert run_module("libvirt_disk_info", {"uri": daemon.uri, "domains": ["d"]})["disks"][0]["ours"] is False
     assert settled_checks(daemon, {"domain": "d", "device": "sdb", "state": "absent"})["changed"]

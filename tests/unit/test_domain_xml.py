@@ -17,7 +17,8 @@ from ansible_collections.stackless.block.plugins.module_utils._model.disk import
 
 EVIL = "a' b\"<c>&ü/../"
 FILE = Disk("vdb", "virtio", Source("file", path="/srv/" + EVIL), alias="ua-1", serial="1", cache="none")
-LUN = Disk("sdb", "scsi", Source("network", protocol="iscsi", target_iqn="iqn.2026-01.org.example:a", lun=3, portals=(("::1", 3261),), initiator="iqn.2026-01.org.example:c", username=EVIL))
+TARGET, INITIATOR = "iqn.2026-01.org.example:a", "iqn.2026-01.org.example:c"
+LUN = Disk("sdb", "scsi", Source("network", protocol="iscsi", target_iqn=TARGET, lun=3, portals=(("::1", 3261),), initiator=INITIATOR, username=EVIL))
 FULL = dataclasses.replace(FILE, io="native", discard="unmap", read_only=True, shareable=True, iotune=(("read_bytes_sec", 5), ("total_iops_sec", 7)))
 BLOCK = Disk("vdb", "virtio", Source("block", path="/dev/vg/a"))
 
@@ -40,7 +41,8 @@ def test_an_edited_disk_has_the_new_attributes_and_keeps_what_we_do_not_know(bef
     element.find("driver").set("queues", "4")
     edited = ET.fromstring(domain_xml.edited_xml(element, dataclasses.replace(disk, device=before.device, bus=before.bus)))
     seen = domain_xml.disk_from(edited)
-    assert [getattr(seen, name) for name in ("cache", "io", "discard", "read_only", "shareable", "iotune")] == [getattr(disk, name) for name in ("cache", "io", "discard", "read_only", "shareable", "iotune")]
+    for name in ("cache", "io", "discard", "read_only", "shareable", "iotune"):
+        assert getattr(seen, name) == getattr(disk, name)
     assert seen.source == disk.source and len(edited.findall("source")) == 1
     assert edited.find("address").attrib == address.attrib and edited.find("boot") is not None
     assert edited.find("driver").get("queues") == "4"
@@ -55,9 +57,9 @@ def test_no_source_probes_a_format_or_carries_a_password() -> None:
 @pytest.mark.parametrize(
     ("xml", "identity"),
     [
-        ("<disk type='network'><source protocol='iscsi' name='iqn.2026-01.org.example:a/12'><host name='h'/></source><target dev='vda' bus='virtio'/></disk>", ("iscsi", "iqn.2026-01.org.example:a", 12)),
-        ("<disk type='network'><source protocol='iscsi' name='iqn.2026-01.org.example:a'/><target dev='vda' bus='virtio'/></disk>", ("iscsi", "iqn.2026-01.org.example:a", 0)),
-        ("<disk type='network'><source protocol='rbd' name='pool/a'><host name='h' port='6789'/></source><target dev='vda' bus='virtio'/></disk>", ("rbd", "pool/a")),
+        (f"<disk type='network'><source protocol='iscsi' name='{TARGET}/12'><host name='h'/></source></disk>", ("iscsi", TARGET, 12)),
+        (f"<disk type='network'><source protocol='iscsi' name='{TARGET}'/></disk>", ("iscsi", TARGET, 0)),
+        ("<disk type='network'><source protocol='rbd' name='pool/a'><host name='h' port='6789'/></source></disk>", ("rbd", "pool/a")),
         ("<disk type='volume'><source pool='p' volume='v'/><target dev='vda' bus='virtio'/></disk>", (None, None)),
         ("<disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>", (None, None)),
     ],
@@ -130,7 +132,7 @@ def test_virtio_shows_twenty_characters() -> None:
     assert guest_serial(dataclasses.replace(LUN, serial=long)) == long
 
 
-@pytest.mark.parametrize("name", ["", "iqn", "iqn.26-01.org.example:a", "IQN.2026-01.org.example:a", "iqn.2026-01.org.example:a b", "iqn.2026-01.org.example:" + "a" * 300, None])
+@pytest.mark.parametrize("name", ["", "iqn", "iqn.26-01.org.example:a", TARGET.upper(), TARGET + " b", TARGET + "a" * 300, None])
 def test_bad_iscsi_names(name: str | None) -> None:
     with pytest.raises(Invalid, match="give an iSCSI name such as"):
         check_iqn(name, "name")

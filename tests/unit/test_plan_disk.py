@@ -43,7 +43,8 @@ STATES = ("none", "right", "limited", "written back")
 
 def disk_of(source: Source, state: str = "right", **fields: Any) -> Disk:
     made = Disk("vdc", "virtio", source, alias="ua-v1", serial="v1", cache="none", **fields)
-    return {"right": made, "limited": dataclasses.replace(made, iotune=(("read_bytes_sec", 5),)), "written back": dataclasses.replace(made, cache="writeback")}[state]
+    drift: dict[str, dict[str, Any]] = {"right": {}, "limited": {"iotune": (("read_bytes_sec", 5),)}, "written back": {"cache": "writeback"}}
+    return dataclasses.replace(made, **drift[state])
 
 
 def worlds(source: Source) -> Iterator[FakeHost]:

@@ -33,7 +33,8 @@ IOTUNE_KEYS = _RATES + tuple(f"{rate}_max" for rate in _RATES) + ("size_iops_sec
 
 _SERIAL = re.compile(r"[A-Za-z0-9_-]{1,%d}" % MAX_SERIAL)
 _ALIAS = re.compile(r"ua-[A-Za-z0-9_-]{1,60}")
-_IQN = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9][a-z0-9.-]*(:[a-z0-9.:_-]+)?|eui\.[0-9A-F]{16}|naa\.([0-9A-F]{16}){1,2}")
+# Wider than what our own targets are called: other makers' targets are attached too.
+_IQN = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.:_-]+|(eui|naa)\.[0-9A-Fa-f]{16,32}")
 _DEVICE = re.compile(r"(vd|sd)[a-z]{1,3}")
 
 Iotune = t.Tuple[t.Tuple[str, int], ...]
