@@ -19,6 +19,7 @@ from ._model.target import (
     Acl,
     Export,
     Portal,
+    Target,
     check_initiator,
     check_iqn,
     check_lun,
@@ -70,18 +71,13 @@ class Targets(Resource):
     def plan(self, want: TargetWish, world: World) -> Plan:
         return plan_target(want, world, self.backend)
 
-    def assumed(self, result: Options, world: World) -> World:
-        """Takes results of cinder_volume and cinder_attachment (data), iscsi_target (targets) and libvirt_disk (sessions)."""
-        if result.get("record") and result.get("path"):
-            return {backing(result["path"]): result["record"]["size_bytes"]}
-        if "target" in result and result.get("target_iqn"):
-            sizes = {backing(lun["path"]): lun["size_bytes"] for lun in result.get("luns") or [] if lun["size_bytes"]}
-            return {**sizes, result["target_iqn"]: _export_from(result["target"], world.get(result["target_iqn"]))}
-        source = result.get("source") or {}
-        export = world.get(source.get("target_iqn"))
-        if export and result.get("live") is False:  # the guest will have let go of its disk, and QEMU logged out
-            return {source["target_iqn"]: export.without_session(source.get("initiator"))}
-        return {}
+    def assumed(self, result: Options) -> World:
+        world: World = {backing(lun["path"]): lun["size_bytes"] for lun in result.get("luns") or [] if lun["size_bytes"]}
+        if result.get("record") and result.get("path"):  # of cinder_volume: data that check mode did not make
+            world[backing(result["path"])] = result["record"]["size_bytes"]
+        if "target" in result:
+            world[result["target_iqn"]] = _export_from(result["target"])
+        return world
 
     def show(self, plan: Plan, state: t.Optional[Export]) -> Options:
         return target_result(state, self.served)
@@ -131,22 +127,13 @@ def target_result(export: t.Optional[Export], served: t.FrozenSet[Portal]) -> Op
     }
 
 
-def _export_from(told: t.Optional[Options], seen: t.Optional[Export]) -> t.Optional[Export]:
-    """The Export of a result's `target`. Its secrets, which a result does not hold, are those that were seen."""
-    if not told:
-        return None
-    parts = {}
-    for part in ("live", "saved"):
-        target = told[part] and target_from(told[part], lambda text: Secret(text) if text else None)
-        known = getattr(seen, part, None)
-        parts[part] = target and known and dataclasses.replace(target, acls=tuple(_with_secrets(acl, known.acl(acl.initiator)) for acl in target.acls)) or target
-    return Export(**parts, intact=told["intact"], sessions=seen.sessions if seen else ())
+def _export_from(told: t.Optional[Options]) -> t.Optional[Export]:
+    """The Export of a result's `target`. Secrets, which it does not hold, are taken as there and as fitting."""
+    return told and Export(_target_of(told["live"]), _target_of(told["saved"]), told["intact"])
 
 
-def _with_secrets(acl: Acl, seen: t.Optional[Acl]) -> Acl:
-    if seen is None or (seen.username, seen.mutual_username) != (acl.username, acl.mutual_username):
-        return acl
-    return dataclasses.replace(acl, password=seen.password, mutual_password=seen.mutual_password)
+def _target_of(told: t.Optional[Options]) -> t.Optional[Target]:
+    return told and target_from(told, lambda text: text and Secret(text))
 
 
 def _look(want: TargetWish) -> Look:
