@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -567,6 +568,22 @@ def test_libvirtd_that_is_down(image: Path, tmp_path: Path) -> None:
     for name, options in (("libvirt_disk", file_disk(image)), ("libvirt_disk_info", {}), ("connector_info", {})):
         answer = run_module(name, {**down, **options})
         assert "libvirt does not answer at" in answer["msg"] and "start libvirtd" in answer["msg"]
+
+
+def test_libvirtd_that_dies_while_a_guest_is_asked(image: Path) -> None:
+    with Libvirtd() as own:
+        own.paused_domain("d")
+        run(own, file_disk(image, bus="virtio"))
+        death = threading.Timer(1.5, own.kill)
+        death.start()
+        assert "went away" in refusal(own, absent(file_disk(image), timeout=20))
+        death.join()
+        own.start()
+        domain = own.connection.lookupByName("d")
+        assert has_disk(domain, LIVE) and "has not let go" in refusal(own, absent(file_disk(image), timeout=1))
+        domain.destroy()
+        run(own, absent(file_disk(image)))
+        assert is_clean(own, domain)
 
 
 def test_a_missing_library_is_named(image: Path, tmp_path: Path) -> None:
