@@ -71,13 +71,18 @@ class Targets(Resource):
     def plan(self, want: TargetWish, world: World) -> Plan:
         return plan_target(want, world, self.backend)
 
-    def assumed(self, result: Options) -> World:
-        world: World = {backing(lun["path"]): lun["size_bytes"] for lun in result.get("luns") or [] if lun["size_bytes"]}
-        if result.get("record") and result.get("path"):  # of cinder_volume: data that check mode did not make
-            world[backing(result["path"])] = result["record"]["size_bytes"]
-        if "target" in result:
-            world[result["target_iqn"]] = _export_from(result["target"])
-        return world
+    def assumed(self, result: Options, world: World) -> World:
+        """Takes results of cinder_volume and cinder_attachment (data), iscsi_target (targets) and libvirt_disk (sessions)."""
+        if result.get("record") and result.get("path"):
+            return {backing(result["path"]): result["record"]["size_bytes"]}
+        if "target" in result and result.get("target_iqn"):
+            sizes = {backing(lun["path"]): lun["size_bytes"] for lun in result.get("luns") or [] if lun["size_bytes"]}
+            return {**sizes, result["target_iqn"]: _export_from(result["target"], world.get(result["target_iqn"]))}
+        source = result.get("source") or {}
+        export = world.get(source.get("target_iqn"))
+        if export and result.get("live") is False:  # the guest will have let go of its disk, and QEMU logged out
+            return {source["target_iqn"]: export.without_session(source.get("initiator"))}
+        return {}
 
     def show(self, plan: Plan, state: t.Optional[Export]) -> Options:
         return target_result(state, self.served)
@@ -127,13 +132,25 @@ def target_result(export: t.Optional[Export], served: t.FrozenSet[Portal]) -> Op
     }
 
 
-def _export_from(told: t.Optional[Options]) -> t.Optional[Export]:
-    """The Export of a result's `target`. Secrets, which it does not hold, are taken as there and as fitting."""
-    return told and Export(_target_of(told["live"]), _target_of(told["saved"]), told["intact"])
+def _export_from(told: t.Optional[Options], seen: t.Optional[Export]) -> t.Optional[Export]:
+    """The Export of a result's `target`. Secrets, which it does not hold, are those that were seen, or else taken as fitting."""
+    if not told:
+        return None
+    seen = seen or Export()
+    return Export(_target_of(told["live"], seen.live), _target_of(told["saved"], seen.saved), told["intact"], seen.sessions)
 
 
-def _target_of(told: t.Optional[Options]) -> t.Optional[Target]:
-    return told and target_from(told, lambda text: text and Secret(text))
+def _target_of(told: t.Optional[Options], seen: t.Optional[Target]) -> t.Optional[Target]:
+    if not told:
+        return None
+    target = target_from(told, lambda text: text and Secret(text))
+    return dataclasses.replace(target, acls=tuple(_with_secrets(acl, seen and seen.acl(acl.initiator)) for acl in target.acls))
+
+
+def _with_secrets(acl: Acl, seen: t.Optional[Acl]) -> Acl:
+    if seen is None or (seen.username, seen.mutual_username) != (acl.username, acl.mutual_username):
+        return acl
+    return dataclasses.replace(acl, password=seen.password, mutual_password=seen.mutual_password)
 
 
 def _look(want: TargetWish) -> Look:

@@ -83,9 +83,7 @@ def _update(want: VolumeWish, have: Volume, backend: VolumeBackend) -> Plan:
     if have.status == "deleting":
         raise Conflict(f"volume {have.name} is half deleted by an earlier run; finish that with state=absent, then make it anew")
     changes = _changes(want, have)
-    size = want.size_bytes if want.size_bytes is not None else have.size_bytes
-    if size < have.size_bytes:
-        raise Refused(f"volume {have.name} has {_gib(have)} and can't shrink to {size // GIB} GiB; make a smaller one and copy the data")
+    size = _wished_size(want, have)
     after = dataclasses.replace(have, size_bytes=size, **changes)
     if have.status == "creating":  # an earlier run was stopped between the record and the data: go on from there
         after = dataclasses.replace(after, status="available")
@@ -99,6 +97,13 @@ def _update(want: VolumeWish, have: Volume, backend: VolumeBackend) -> Plan:
     if after != have:
         steps += (Step(f"update {', '.join(sorted(changes))} of volume {have.name}", backend.swap, (have, after)),)
     return Plan(have.name, have, after, steps)
+
+
+def _wished_size(want: VolumeWish, have: Volume) -> int:
+    size = have.size_bytes if want.size_bytes is None else want.size_bytes
+    if size < have.size_bytes:
+        raise Refused(f"volume {have.name} has {_gib(have)} and can't shrink to {size // GIB} GiB; make a smaller one and copy the data")
+    return size
 
 
 def _changes(want: VolumeWish, have: Volume) -> t.Dict[str, t.Any]:
