@@ -51,6 +51,11 @@ def test_a_step_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     assert not is_running(int(pids.read_text()))
 
 
+def test_a_step_that_admits_to_have_left_something_out_fails() -> None:
+    result = run.Runner().run(run.Step("sample", "", ["echo", "Missing playbook, rc 0"], never="Missing playbook"))
+    assert (result.ok, result.failed) == (False, 1)
+
+
 def test_what_did_not_run_is_listed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     run.report([shell("echo 'NOT RUN HERE: the other thing: no such machine'")], 1)
     assert "\n  not run here: the other thing: no such machine\n" in capsys.readouterr().out
