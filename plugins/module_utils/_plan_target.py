@@ -19,7 +19,7 @@ from ._errors import Conflict, Invalid, NotFound, Refused
 from ._model.data import Secret
 from ._model.target import Acl, Export, Lun, Portal, Target, ordered, own_serial
 from ._reconcile import Plan, Step, World
-from ._targets import ACCOUNTS, PORTALS, TargetBackend, backing
+from ._targets import ACCOUNTS, ELSEWHERE, PORTALS, TargetBackend, backing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def plan_target(want: TargetWish, world: World, backend: TargetBackend) -> Plan:
         return _absent(want, have, world, backend)
     managed = _managed(want, have, world, backend)
     live = _live(want, have, managed)
-    _check_portals(want, have, world, backend)
+    _check_portals(want, world, backend)
     _check_accounts(managed, have, world, backend)
     _check_mutual(managed, live, backend)
     _check_sessions(want, have, live)
@@ -223,7 +223,10 @@ def usernames(target: Target) -> t.FrozenSet[str]:
 # ---- what is refused
 
 
-def _check_portals(want: TargetWish, have: Export, world: World, backend: TargetBackend) -> None:
+def _check_portals(want: TargetWish, world: World, backend: TargetBackend) -> None:
+    for portal, why in sorted(world.get(ELSEWHERE, {}).items()):
+        if portal in want.portals:
+            raise Invalid(f"nobody can listen at portal {portal} of {want.iqn} on this host: {why}; give an address of this host and a port that is free")
     more = world.get(PORTALS, frozenset()) - want.portals
     if want.purge_portals and backend.shared_portals and more:
         raise Refused(

@@ -87,6 +87,7 @@ def stories(tgtd: Tgtd) -> dict[str, list[TargetWish]]:
         "deny all": [first, wish(acls=tuple(acl(name, present=False) for name in (A, B, C)))],
         "purge": [first, wish(acls=(acl(B),), purge_acls=True, luns=(LunWish(2, two, read_only=True, bstype="aio", write_cache=False),), purge_luns=True)],
         "rotate": [first, wish(acls=(given(A, "someone", "a-password-of-A"),)), wish(acls=(given(A, "someone", "another-of-A"),))],
+        "a new password, alone": [wish(acls=(given(A, "someone", password),)) for password in ("a-password-of-A", "another-of-A")],
         "mutual": [
             wish(acls=(given(A, "someone", "a-password-of-A", "the-target-itself"),)),
             wish(acls=(given(A, "someone", "a-password-of-A", "the-target-again"),)),
@@ -98,7 +99,7 @@ def stories(tgtd: Tgtd) -> dict[str, list[TargetWish]]:
     }
 
 
-STORIES = ["deny the first", "deny the middle one", "deny all", "purge", "rotate", "mutual", "open, then closed", "another portal", "and gone"]
+STORIES = ["deny the first", "deny the middle one", "deny all", "purge", "rotate", "a new password, alone", "mutual", "open, then closed", "another portal", "and gone"]
 
 
 @pytest.mark.parametrize("name", STORIES)

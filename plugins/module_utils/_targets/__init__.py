@@ -25,6 +25,7 @@ TARGET_OPTIONS: t.Dict[str, t.Any] = {
 
 # Keys of the world beside the targets' names, which hold Exports.
 PORTALS = ("portals",)  # -> FrozenSet[Portal]: all that the daemon serves
+ELSEWHERE = ("elsewhere",)  # -> Dict[Portal, str]: portals that can't be listened at here, and why
 ACCOUNTS = ("accounts",)  # -> Dict[str, FrozenSet[str]]: names of global accounts, and the targets that use each
 
 
@@ -59,7 +60,7 @@ class TargetBackend:
     bstypes: t.Tuple[str, ...] = ()
 
     def observe(self, looks: t.Sequence[Look]) -> t.Dict[t.Hashable, t.Any]:
-        """The world: Exports by target name, PORTALS, ACCOUNTS and backing sizes. Creates nothing. Raises Unavailable."""
+        """The world: Exports by target name, PORTALS, ELSEWHERE, ACCOUNTS and backing sizes. Creates nothing. Raises Unavailable."""
         raise NotImplementedError
 
     def names(self) -> t.Set[str]:

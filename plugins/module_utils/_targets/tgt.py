@@ -23,8 +23,8 @@ import typing as t
 from .._errors import Unavailable
 from .._model.data import Secret
 from .._model.target import Acl, Export, Lun, Portal, Session, Target, ordered
-from . import ACCOUNTS, PORTALS, Look, TargetBackend, backing
-from ._backing import size_of
+from . import ACCOUNTS, ELSEWHERE, PORTALS, Look, TargetBackend, backing
+from ._here import size_of, why_not
 from ._chap_probe import Fit, try_door
 from ._tgt_file import CACHE_OFF, NOBODY, Saved, TargetFiles, scsi_id
 from ._tgtd_ipc import EXISTS, MISSING, Shown, ShownLun, Tgtd, parse_accounts, parse_portals, parse_targets, shown_megabytes
@@ -70,7 +70,8 @@ class TgtBackend(TargetBackend):
                 size = size_of(path)
                 if size is not None:
                     world[backing(path)] = size
-        return {**world, PORTALS: frozenset(reached)}
+        wished = {portal for look in looks for portal in look.portals} - reached
+        return {**world, PORTALS: frozenset(reached), ELSEWHERE: {portal: why for portal in wished for why in why_not(portal)}}
 
     def names(self) -> t.Set[str]:
         return set(parse_targets(self.tgtd.ask("target", "show"))) | self.files.names()

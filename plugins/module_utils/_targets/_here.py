@@ -4,13 +4,16 @@
 
 # Note that this module util is **PRIVATE** to the collection: it can change at any time.
 
-"""The data behind a LUN: a regular file or a block device of this host."""
+"""What targets need of their own host: the data behind a LUN, and addresses to listen at."""
 
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import typing as t
+
+from .._model.target import Portal
 
 
 def size_of(path: str) -> t.Optional[int]:
@@ -28,3 +31,15 @@ def size_of(path: str) -> t.Optional[int]:
             os.close(handle)
     except OSError:
         return None
+
+
+def why_not(portal: Portal) -> t.List[str]:
+    """Why nobody can listen at this portal here, in the system's words, as a list that is empty where one can. Nothing stays bound."""
+    family = socket.AF_INET6 if ":" in portal.ip else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((portal.ip, portal.port))
+    except OSError as error:
+        return [os.strerror(error.errno) if error.errno else str(error)]
+    return []
