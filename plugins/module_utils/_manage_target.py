@@ -78,11 +78,7 @@ class Targets(Resource):
         if "target" in result and result.get("target_iqn"):
             sizes = {backing(lun["path"]): lun["size_bytes"] for lun in result.get("luns") or [] if lun["size_bytes"]}
             return {**sizes, result["target_iqn"]: _export_from(result["target"], world.get(result["target_iqn"]))}
-        source = result.get("source") or {}
-        export = world.get(source.get("target_iqn"))
-        if export and result.get("live") is False:  # the guest will have let go of its disk, and QEMU logged out
-            return {source["target_iqn"]: export.without_session(source.get("initiator"))}
-        return {}
+        return _let_go(result, world)
 
     def show(self, plan: Plan, state: t.Optional[Export]) -> Options:
         return target_result(state, self.served)
@@ -130,6 +126,15 @@ def target_result(export: t.Optional[Export], served: t.FrozenSet[Portal]) -> Op
         "sessions": as_data(export.sessions),
         "target": as_data(export),
     }
+
+
+def _let_go(result: Options, world: World) -> World:
+    """The target of a disk that libvirt_disk took out of its guest: QEMU will have logged out."""
+    source = result.get("source") or {}
+    export = world.get(source.get("target_iqn"))
+    if export is None or result.get("live") is not False:
+        return {}
+    return {source["target_iqn"]: export.without_session(source.get("initiator"))}
 
 
 def _export_from(told: t.Optional[Options], seen: t.Optional[Export]) -> t.Optional[Export]:
@@ -207,4 +212,4 @@ def _once(what: str, iqn: str, wishes: t.List[t.Any], key: t.Callable[[t.Any], t
 
 
 def _random(length: int) -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    return "".join(secrets.choice(_ALPHABET) for position in range(length))

@@ -244,7 +244,7 @@ def _check_accounts(managed: Target, have: Export, world: World, backend: Target
     mutual = {(acl.mutual_username or "", acl.mutual_password) for acl in managed.acls if acl.mutual_username}
     if backend.mutual_per_target and len(mutual) > 1:
         raise Refused(f"target {managed.iqn} can prove itself with one mutual pair only, not {len(mutual)}; give all its acls the same")
-    _check_names([acl.username for acl in managed.acls if acl.username] + [name for name, _ in mutual], managed.iqn, have, world, backend)
+    _check_names([acl.username for acl in managed.acls if acl.username] + [pair[0] for pair in mutual], managed.iqn, have, world, backend)
 
 
 def _check_mutual(managed: Target, live: Target, backend: TargetBackend) -> None:
@@ -307,7 +307,8 @@ def _check_doors(have: Export, managed: Target, live: Target) -> None:
     foreign = {acl.initiator for acl in live.acls} - {acl.initiator for acl in managed.acls} | live.addresses
     if foreign and have.live and usernames(have.live) and not usernames(live):
         raise Refused(
-            f"target {live.iqn} would be left without any CHAP account and so open {', '.join(sorted(foreign))}, which someone else let in; use purge_acls, or deny those too"
+            f"target {live.iqn} would be left without any CHAP account and so open to {', '.join(sorted(foreign))}, which someone else let in; "
+            "use purge_acls, or deny those too"
         )
 
 

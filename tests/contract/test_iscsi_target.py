@@ -225,7 +225,7 @@ DRIFTS: dict[str, tuple[Callable[[Tgtd, Options], Any], list[str]]] = {
         lambda tgtd, _: tgtd.adm("--op", "update", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "--params", "scsi_sn=other"),
         ["remove LUN 1", "add LUN 1"],
     ),
-    "the file edited": (lambda tgtd, _: saved_file(tgtd).write_text(saved_file(tgtd).read_text().replace("readonly", "").replace("lun 1", "lun 2")), ["save target"]),
+    "the file edited": (lambda tgtd, _: saved_file(tgtd).write_text(saved_file(tgtd).read_text().replace("lun 1", "lun 2")), ["save target"]),
     "the file readable": (lambda tgtd, _: saved_file(tgtd).chmod(0o644), ["save target"]),
     "tgtd restarted": (lambda tgtd, _: tgtd.restart(), ["create target", "add LUN 1", "admit"]),
     "the volume grown": (lambda tgtd, answer: os.truncate(answer["luns"][0]["path"], 32 * MIB), ["remove LUN 1", "add LUN 1"]),
@@ -270,7 +270,7 @@ def test_a_wrong_mutual_secret_is_noticed(tgtd: Tgtd, wish: Options) -> None:
 
 def test_tgt_admin_brings_back_an_equal_target_which_does_not_let_everybody_in(tgtd: Tgtd, wish: Options) -> None:
     wish["luns"][0].update(read_only=True, write_cache=False, bstype="aio")
-    wish["acls"] = [{"initiator": A, "mutual_username": "target", "mutual_password": OTHER_SECRET}, {"initiator": B, "mutual_username": "target", "mutual_password": OTHER_SECRET}]
+    wish["acls"] = [{"initiator": name, "mutual_username": "target", "mutual_password": OTHER_SECRET} for name in (A, B)]
     first = done(wish)
     tgtd.restart()
     done_by_hand = subprocess.run(

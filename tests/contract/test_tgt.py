@@ -80,12 +80,13 @@ def stories(tgtd: Tgtd) -> dict[str, list[TargetWish]]:
     def wish(**parts: Any) -> TargetWish:
         return TargetWish(IQN, **parts)
 
-    first = wish(luns=(LunWish(1, one, "0b5e7a1c-2222-4222-8333-444455556666"),), portals=frozenset({portal}), acls=(acl(A), acl(B), acl(C)))
+    aio = LunWish(2, two, read_only=True, bstype="aio", write_cache=False)
+    first = wish(luns=(LunWish(1, one, "serial-1"),), portals=frozenset({portal}), acls=(acl(A), acl(B), acl(C)))
     return {
         "deny the first": [first, wish(acls=(acl(A, present=False),))],
         "deny the middle one": [first, wish(acls=(acl(B, present=False),))],
         "deny all": [first, wish(acls=tuple(acl(name, present=False) for name in (A, B, C)))],
-        "purge": [first, wish(acls=(acl(B),), purge_acls=True, luns=(LunWish(2, two, read_only=True, bstype="aio", write_cache=False),), purge_luns=True)],
+        "purge": [first, wish(acls=(acl(B),), purge_acls=True, luns=(aio,), purge_luns=True)],
         "rotate": [first, wish(acls=(given(A, "someone", "a-password-of-A"),)), wish(acls=(given(A, "someone", "another-of-A"),))],
         "a new password, alone": [wish(acls=(given(A, "someone", password),)) for password in ("a-password-of-A", "another-of-A")],
         "mutual": [
@@ -99,7 +100,8 @@ def stories(tgtd: Tgtd) -> dict[str, list[TargetWish]]:
     }
 
 
-STORIES = ["deny the first", "deny the middle one", "deny all", "purge", "rotate", "a new password, alone", "mutual", "open, then closed", "another portal", "and gone"]
+STORIES = ["deny the first", "deny the middle one", "deny all", "purge", "rotate", "a new password, alone", "mutual"]
+STORIES += ["open, then closed", "another portal", "and gone"]
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -210,7 +212,7 @@ def test_five_hundred_probes_leave_nothing_open(tgtd: Tgtd) -> None:
     converge(backend_of(tgtd), TargetWish(IQN, acls=(given(A, "someone", "a-password-of-A"),)))
     files = Path(f"/proc/{tgtd.pid}/fd")
     before = len(list(files.iterdir()))
-    for _ in range(500):
+    for attempt in range(500):
         assert try_door(Portal(*tgtd.portals[0]), IQN, Acl(A, "someone", Secret("a-password-of-A"))).incoming
     backend_of(tgtd).observe([])  # tgtd has seen all hang-ups by the time that it answers this
     assert len(list(files.iterdir())) <= before + 1

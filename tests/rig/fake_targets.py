@@ -68,7 +68,8 @@ class FakeTargets(TargetBackend):
         known = {name for acl in record.acls for name in (acl.username, acl.mutual_username)} | record.strays
         there = {*daemon.accounts, daemon.outgoing} - {None} | (set(self.passwords) & known)
         portals = frozenset((record.portals | look.portals) & self.portals)
-        return ordered(Target(look.iqn, portals, tuple(daemon.luns.values()), acls, frozenset(daemon.addresses), frozenset(there - used), None if daemon.outgoing in used else daemon.outgoing))
+        strays, outgoing = frozenset(there - used), None if daemon.outgoing in used else daemon.outgoing
+        return ordered(Target(look.iqn, portals, tuple(daemon.luns.values()), acls, frozenset(daemon.addresses), strays, outgoing))
 
     def _acl(self, name: str, saved: Acl | None, daemon: Daemon) -> Acl:
         if saved is None or saved.username not in daemon.accounts:

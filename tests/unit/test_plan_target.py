@@ -63,6 +63,11 @@ def change_password(fake: FakeTargets) -> None:
         fake.passwords[name] = Secret("changed behind our back")
 
 
+def lose_serials(fake: FakeTargets) -> None:
+    luns = fake.targets[IQN].luns
+    luns.update({number: dataclasses.replace(lun, serial=None, wwid=None) for number, lun in luns.items()})
+
+
 def lose_record(fake: FakeTargets) -> None:
     """What runs is nobody's any more: the record is gone, and the accounts are of an earlier one."""
     fake.saved.clear()
@@ -93,7 +98,7 @@ DRIFTS: dict[str, Callable[[FakeTargets], None]] = {
     "a door of another": foreign_parts,
     "data grown": lambda fake: fake.sizes.update({DATA: 3 * MIB}),
     "LUNs gone": lambda fake: fake.targets[IQN].luns.clear(),
-    "a LUN without serial": lambda fake: fake.targets[IQN].luns.update({n: dataclasses.replace(lun, serial=None, wwid=None) for n, lun in fake.targets[IQN].luns.items()}),
+    "a LUN without serial": lose_serials,
     "a portal gone": lambda fake: fake.portals.clear(),
 }
 
@@ -305,9 +310,9 @@ REFUSALS = [
 def test_refusals(start: Callable[[], FakeTargets], want: TargetWish, kind: type[StorageError], words: str) -> None:
     fake = start()
     before = fake.snapshot()
-    with pytest.raises(kind, match="(?s).*") as caught:
+    with pytest.raises(kind) as caught:
         plan(fake, want)
-    assert words in str(caught.value) and type(caught.value) is kind
+    assert words in str(caught.value)
     assert fake.snapshot() == before
 
 

@@ -209,7 +209,7 @@ def check_path(path: t.Optional[str], number: int, iqn: str) -> str:
 
 def check_serial(serial: t.Optional[str], number: int, iqn: str) -> t.Optional[str]:
     if serial is not None and not _SERIAL.fullmatch(serial):
-        raise Invalid(f"serial {_short(serial)} of LUN {number} of {iqn} must be 1 to 36 letters, digits, dots, colons, dashes or underscores; the volume id does")
+        raise Invalid(f"serial {_short(serial)} of LUN {number} of {iqn} must be 1 to 36 letters, digits or . _ : -; the volume id does")
     return serial
 
 

@@ -64,11 +64,10 @@ class TargetFiles:
             return Saved()
         except (OSError, ValueError) as error:
             raise Unavailable(f"the saved target {path} can't be read: {error}; run the task as root") from error
-        mark, _, rest = text.partition("\n")
-        if mark + "\n" != _MARK:
+        if not text.startswith(_MARK):
             return Saved(obstacle=f"{path} is not of this collection, and target {iqn} would be saved there; move that file away, or set config_dir")
         try:
-            target = target_from(json.loads(rest.partition("\n")[0][2:]), _secret)
+            target = target_from(json.loads(text[len(_MARK) :].partition("\n")[0][2:]), _secret)
         except (ValueError, TypeError, KeyError):
             return Saved(intact=False)  # not even the JSON: to be written anew
         return Saved(target, intact=text == render(target) and mode == 0o600)

@@ -132,8 +132,8 @@ def _target(tid: int, iqn: str, body: str) -> Shown:
 
 
 def _lun(chunk: str) -> ShownLun:
-    number, _, rest = chunk.partition("\n")
-    lines = dict(line.strip().partition(": ")[::2] for line in rest.splitlines())
+    number, *rest = chunk.splitlines()
+    lines = dict(line.strip().partition(": ")[::2] for line in rest)
     return ShownLun(
         lun=int(number),
         kind=lines["Type"],

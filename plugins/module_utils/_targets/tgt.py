@@ -237,7 +237,7 @@ class TgtBackend(TargetBackend):
         self._drop_outgoing(shown, username)
         if username in shown.accounts:
             behind = shown.accounts[shown.accounts.index(username) + 1 :]
-            for _ in [username, *behind]:
+            while username in shown.accounts:
                 self._unbind_last(shown)
             for name in behind:
                 self._bind(shown, name)
