@@ -183,6 +183,18 @@ def test_nothing_is_left_of_a_removed_target(tgtd: Tgtd, wish: Options) -> None:
     assert not done({**tgtd.options, "target_iqn": IQN, "state": "absent"})["changed"]
 
 
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_a_file_left_by_a_killed_save_is_taken_away(tgtd: Tgtd, wish: Options, state: str) -> None:
+    left = tgtd.config_dir / f".{saved_file(tgtd).name}.new"
+    left.write_text(SECRET)
+    assert done({**wish, "state": state})["changed"] and not left.exists()
+    done(wish)
+    left.write_text(SECRET)
+    assert done({**wish, "state": state}, check=True)["changed"] and left.exists()
+    assert done({**wish, "state": state})["changed"] and not left.exists()
+    assert not done({**wish, "state": state})["changed"]
+
+
 def test_a_name_is_never_taken_for_a_longer_one(tgtd: Tgtd, wish: Options) -> None:
     done({**wish, "target_iqn": LONGER})
     assert not done({**tgtd.options, "target_iqn": IQN, "state": "absent"})["changed"]

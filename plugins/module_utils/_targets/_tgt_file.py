@@ -12,6 +12,7 @@ as tgt-admin's directives. A file whose directives do not follow from its JSON w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import typing as t
@@ -61,7 +62,7 @@ class TargetFiles:
                 text = handle.read()
                 mode = os.fstat(handle.fileno()).st_mode & 0o777
         except FileNotFoundError:
-            return Saved()
+            return Saved(intact=not os.path.lexists(_unfinished(path)))
         except (OSError, ValueError) as error:
             raise Unavailable(f"the saved target {path} can't be read: {error}; run the task as root") from error
         if not text.startswith(_MARK):
@@ -70,11 +71,11 @@ class TargetFiles:
             target = target_from(json.loads(text[len(_MARK) :].partition("\n")[0][2:]), _secret)
         except (ValueError, TypeError, KeyError):
             return Saved(intact=False)  # not even the JSON: to be written anew
-        return Saved(target, intact=text == render(target) and mode == 0o600)
+        return Saved(target, intact=text == render(target) and mode == 0o600 and not os.path.lexists(_unfinished(path)))
 
     def write(self, target: Target) -> None:
         path = self.path(target.iqn)
-        fresh = os.path.join(self.directory, f".{os.path.basename(path)}.new")  # one writer at a time: a killed one leaves at most this
+        fresh = _unfinished(path)
         try:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as handle:
                 os.fchmod(handle.fileno(), 0o600)
@@ -90,10 +91,10 @@ class TargetFiles:
         if self.read(iqn).obstacle:
             raise Conflict(f"{self.path(iqn)} is not of this collection and stays")
         try:
-            os.unlink(self.path(iqn))
+            for path in (self.path(iqn), _unfinished(self.path(iqn))):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
             self._sync()
-        except FileNotFoundError:
-            return
         except OSError as error:
             raise Failed(f"the saved target {self.path(iqn)} can't be removed: {error.strerror}; make {self.directory} writable for root") from error
 
@@ -103,6 +104,11 @@ class TargetFiles:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _unfinished(path: str) -> str:
+    """Where a file is written before it takes its place. A killed run leaves it, with secrets inside: the file is not intact then."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
 
 
 def render(target: Target) -> str:
