@@ -25,7 +25,7 @@ LOG, KEPT = ROOT / ".cache" / "demo.log", ROOT / ".cache" / "demo"
 VOLUME, INSTANCE, SIZE_GIB = "db-data", "web-1", 1
 WORDS = "written by web-1, read on the storage"
 MIB = 4
-DISK = r"^DISK-ADD (\w+) serial=(\S*) size=(\d+)"
+DISK = r"^DISK-ADD (\w+) serial=(\S*) size=(\d+)\n"
 
 
 def main() -> int:
@@ -148,7 +148,7 @@ def again(story: Story, stage: Stage) -> None:
 def detach(story: Story, stage: Stage) -> None:
     with story.chapter("And backwards"):
         played(story, stage, "detach")
-        story.says(INSTANCE, stage.guest.wait_for(r"^DISK-DEL \w+").group(0))
+        story.says(INSTANCE, stage.guest.wait_for(r"^DISK-DEL \w+\n").group(0))
         record = stage.record()
         exports = sorted(path.name for path in stage.tgtd.config_dir.iterdir())
         if record["status"] != "available" or exports:

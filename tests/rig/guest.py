@@ -248,7 +248,7 @@ class Guest:
         began = time.monotonic()
         self.domain = self.connection.defineXML(self.xml())
         self.domain.create()
-        self.wait_for(r"^GUEST-READY", timeout)
+        self.wait_for(r"^GUEST-READY\n", timeout)
         return time.monotonic() - began
 
     def xml(self, memory: int = 160, spare_ports: int = 8) -> str:
@@ -270,7 +270,10 @@ class Guest:
             return ""
 
     def wait_for(self, pattern: str, timeout: float = 30, since: int = 0) -> re.Match[str]:
-        """The first match of `pattern` (^ and $ are line ends) in what it said from position `since` on."""
+        """The first match of `pattern` in what it said from position `since` on.
+
+        ^ is the beginning of a line; the end is to be written \\n, as $ also matches in the middle of a line being written.
+        """
         deadline = time.monotonic() + timeout
         while True:
             found = re.search(pattern, self.said()[since:], re.MULTILINE)
@@ -282,7 +285,8 @@ class Guest:
 
     def run(self, command: str, timeout: float = 30) -> str:
         """Runs one line of shell in the guest and returns what it printed; an exit status other than 0 is a GuestError."""
-        since = len(self.said())
+        # from the beginning of a line, which the guest may be in the middle of writing
+        since = self.said().rfind("\n") + 1
         with self._console() as console:
             console.sendall(command.encode() + b"\n")
             done = self.wait_for(r"^COMMAND-DONE (\d+)\n", timeout, since)

@@ -72,12 +72,16 @@ class Result:
 def steps() -> list[Step]:
     """All steps, the longest first, so that the short ones fill the gaps."""
     python = [sys.executable, "-m"]
+    tests = [name for name in tracked(".py") if name.startswith("tests/contract/test_")]
+    walks = [name for name in tests if "walk" in name]
+    contracts = [name for name in tests if name not in walks]
     return [
-        pytest("contract", "modules on a real tgtd, libvirtd and QEMU", "tests/contract", 1800),
+        pytest("walk", "playbooks on a real tgtd, libvirtd and QEMU, killed everywhere", *walks, timeout=1800),
+        pytest("contract", "modules on a real tgtd, libvirtd and QEMU", *contracts, timeout=1200),
         Step("sanity", "ansible-test sanity, nothing ignored", [*python, "tests.run.sanity"], 1800),
         Step("molecule", "the walk: converge, again, check mode, backwards", [BIN / "molecule", "test", "--all"], 900, never="Missing playbook"),
         Step("demo", "the story a newcomer sees", [*python, "tests.demo"], 300),
-        pytest("unit", "planners, their laws, the architecture", "tests/unit", 600),
+        pytest("unit", "planners, their laws, the architecture", "tests/unit"),
         Step("lint", "ansible-lint, profile production", [*python, "tests.run.on_copy", "ansible-lint", "--offline"]),
         Step("docs", "antsibull-docs, every module and role", [*python, "tests.run.on_copy", "antsibull-docs", "lint-collection-docs", "--plugin-docs", "."]),
         Step("tarball", "built, installed off line, looked over", [*python, "tests.run.tarball", "build", "check"]),
@@ -87,8 +91,8 @@ def steps() -> list[Step]:
     ]
 
 
-def pytest(name: str, about: str, folder: str, timeout: int) -> Step:
-    command = [sys.executable, "-m", "pytest", folder, "-p", "tests.run.honest", "-p", "no:cacheprovider", "-p", "no:ansible"]
+def pytest(name: str, about: str, *places: str, timeout: int = 600) -> Step:
+    command = [sys.executable, "-m", "pytest", *places, "-p", "tests.run.honest", "-p", "no:cacheprovider", "-p", "no:ansible"]
     return Step(name, about, [*command, "-q", "--durations=10", f"--junitxml={LOGS / name}.xml"], timeout, pytest=True)
 
 
