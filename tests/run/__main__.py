@@ -148,18 +148,24 @@ class Runner:
     def end(self, name: str) -> None:
         """Ends a step with all its children: politely, so that it can clean up, then not."""
         process = self.running.pop(name)
-        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is not None:
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(self.grace)
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            if process.poll() is None:
+                signal_group(process.pid, sign)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(self.grace)
+        # whatever is left of it, also when it ended by itself
+        signal_group(process.pid, signal.SIGKILL)
+        process.wait()
 
     def stop(self) -> None:
         self.stopped = True
         for name in list(self.running):
             self.end(name)
+
+
+def signal_group(pid: int, sign: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, sign)
 
 
 def count(result: Result) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,11 @@ def test_a_step_that_was_never_started_fails_the_whole() -> None:
 
 def test_a_step_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    result = shell(f"trap '' INT; sleep 60 & echo $! >{pids}; wait", timeout=1)
+    result = shell(f"trap '' INT TERM; sleep 60 & echo $! >{pids}; wait", timeout=1)
     assert result.status == "not done within 1 s"
+    deadline = time.monotonic() + 5
+    while is_running(int(pids.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not is_running(int(pids.read_text()))
 
 
