@@ -46,7 +46,7 @@ bench: ## the walk for 1, 10, 50 and 100 attachments, timed
 
 changelog: ## CHANGELOG.md from changelogs/fragments, for the version in galaxy.yml
 	@tests/setup.sh test
-	@.venv/bin/antsibull-changelog release
+	@env LC_ALL=C.UTF-8 .venv/bin/antsibull-changelog release --update-existing --reload-plugins
 
 requirements: ## resolves tests/requirements*.in into the pinned .txt files
 	@for set in requirements-demo requirements; do \
