@@ -44,6 +44,7 @@ TRANSITIONS: t.Dict[str, Transition] = {
 }
 
 ACTIONS = ("reserve", *TRANSITIONS, "release")
+_BACKWARDS = ("begin_detaching", "terminate", "release")
 
 # A volume in one of these may be reserved; in-use only when it is multiattach.
 _RESERVABLE = ("available", "downloading")
@@ -72,13 +73,15 @@ class AttachmentWish:
 
 def plan_attachment(want: AttachmentWish, world: World, backend: VolumeBackend) -> Plan:
     """Moves one attachment along; raises NotFound, Conflict, Refused or Invalid."""
-    if want.action in ("release", "begin_detaching", "terminate") and want.volume not in world:
+    if want.action in _BACKWARDS and want.volume not in world:
         warning = f"there is no volume {want.volume} at {backend.where}: nothing to detach from {want.instance}"
         return Plan(want.volume, None, None, label=_label(want), warnings=(warning,))
     volume = known_volume(want.volume, world, backend.where)
+    have = volume.attachment(want.instance)
+    if have is None and want.action in _BACKWARDS:
+        return Plan(volume.name, volume, volume, label=_label(want))  # nothing to take back
     if volume.status in _BUSY:
         raise Conflict(f"volume {volume.name} is {volume.status}; run the play that was at it to its end first")
-    have = volume.attachment(want.instance)
     if want.action == "reserve":
         after = volume.with_attachment(_reserved(want, volume, have))
     elif want.action == "release":
@@ -127,8 +130,6 @@ def _check_free(want: AttachmentWish, volume: Volume) -> None:
 def _moved(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]) -> Volume:
     transition = TRANSITIONS[want.action]
     if have is None:
-        if want.action in ("begin_detaching", "terminate"):
-            return volume  # nothing to take back
         raise Conflict(f"volume {volume.name} is not reserved for {want.instance}; reserve it first")
     if have.status in transition.done:
         return volume.with_attachment(_told(want, have))
@@ -139,9 +140,7 @@ def _moved(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]) -
 
 
 def _released(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]) -> Volume:
-    if have is None:
-        return volume
-    if have.status not in ("reserved", "detached"):
+    if have and have.status not in ("reserved", "detached"):
         raise Refused(
             f"volume {volume.name} can't be released: its attachment to {want.instance} is {have.status}; "
             "detach it, so that the compute side is proven clean first"

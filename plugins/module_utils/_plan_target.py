@@ -336,11 +336,18 @@ def _steps(have: Export, after: Export, world: World, backend: TargetBackend) ->
     steps += _portal_steps(after.live, before, world, backend)
     steps += _lun_steps(before, after.live, have, backend)
     changed = [acl for acl in after.live.acls if acl not in before.acls]
-    steps += [Step(f"admit {acl.initiator} to {iqn}", backend.admit, (iqn, acl)) for acl in changed]
+    steps += [Step(_admission(before, acl), backend.admit, (iqn, acl)) for acl in changed]
     steps += [Step(f"remove CHAP account {name} from {iqn}", backend.drop_account, (iqn, name)) for name in sorted(gone)]
     if first != after.saved:
         steps.append(Step(f"save target {iqn} without what is gone", backend.save, (after.saved,)))
     return tuple(steps)
+
+
+def _admission(before: Target, acl: Acl) -> str:
+    have = before.acl(acl.initiator)
+    if have is None or have.username is None:
+        return f"admit {acl.initiator} to {before.iqn}"
+    return f"set the CHAP secret of {acl.initiator} at {before.iqn}"
 
 
 def _gone_accounts(have: Export, after: Export, world: World) -> t.FrozenSet[str]:

@@ -229,7 +229,7 @@ def change_password(tgtd: Tgtd, answer: Options) -> None:
 
 
 DRIFTS: dict[str, tuple[Callable[[Tgtd, Options], Any], list[str]]] = {
-    "the password changed": (change_password, [f"admit {A} to {IQN}"]),
+    "the password changed": (change_password, [f"set the CHAP secret of {A} at {IQN}"]),
     "the door shut": (lambda tgtd, _: tgtd.adm("--op", "unbind", "--mode", "target", "--tid", "1", "-Q", A), [f"admit {A} to {IQN}"]),
     "the account gone": (lambda tgtd, answer: tgtd.adm("--op", "delete", "--mode", "account", "--user", pair(answer)[0]), [f"admit {A} to {IQN}"]),
     "the LUN gone": (lambda tgtd, _: tgtd.adm("--op", "delete", "--mode", "logicalunit", "--tid", "1", "--lun", "1"), ["add LUN 1"]),
@@ -275,7 +275,7 @@ def test_a_wrong_mutual_secret_is_noticed(tgtd: Tgtd, wish: Options) -> None:
     done(wish)
     for line in (["delete"], ["new", "--password", "changed-by-hand"], ["bind", "--tid", "1", "--outgoing"]):
         tgtd.adm("--op", line[0], "--mode", "account", "--user", "target", *line[1:])
-    assert done(wish, check=True)["steps"] == [f"admit {A} to {IQN}"]
+    assert done(wish, check=True)["steps"] == [f"set the CHAP secret of {A} at {IQN}"]
     done(wish)
     assert not done(wish)["changed"]
 

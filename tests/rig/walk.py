@@ -138,6 +138,7 @@ class Walk:
             "ANSIBLE_LOCAL_TEMP": str(here / "tmp"),
             "ANSIBLE_REMOTE_TMP": str(here / "remote"),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
             "STACKLESS_RECORD": str(here / "record"),
             "STACKLESS_STEPS": str(here / "steps"),
             "STACKLESS_CONTROLLER": str(here / "controller"),
@@ -154,11 +155,11 @@ class Walk:
     def traces(self) -> dict[str, Any]:
         """All that a walk can leave behind, with the random parts (ids, CHAP names) taken out."""
         text = {
-            "volumes": sorted(_plain(path.read_text()) for path in self.volumes.glob("*.json")),
-            "files": sorted(_plain(path.name) for path in self.volumes.iterdir()),
+            "volumes": sorted(plain(path.read_text()) for path in self.volumes.glob("*.json")),
+            "files": sorted(plain(path.name) for path in self.volumes.iterdir()),
             "targets": self.named(self.tgtd.adm("--mode", "target", "--op", "show")),
             "accounts": len(self.tgtd.adm("--mode", "account", "--op", "show").split()) - 2 if self.accounts() else 0,
-            "saved": sorted((_plain(path.name), oct(path.stat().st_mode & 0o777)) for path in self.tgtd.config_dir.iterdir()),
+            "saved": sorted((plain(path.name), oct(path.stat().st_mode & 0o777)) for path in self.tgtd.config_dir.iterdir()),
             "secrets": [len(libvirtd.connection.listAllSecrets()) for libvirtd in self.libvirtds],
             "disks": [disks(domain) for libvirtd in self.libvirtds for domain in sorted(libvirtd.connection.listAllDomains(), key=lambda d: d.name())],
         }
@@ -175,7 +176,7 @@ class Walk:
             word = line.strip()
             account = word == "Account information:" or (account and line.startswith("        "))
             if word.startswith(("Target ", "LUN:", "SCSI", "Backing store path", "iqn.")):
-                kept.append(_plain(re.sub(r"^Target \d+", "Target", word)))
+                kept.append(plain(re.sub(r"^Target \d+", "Target", word)))
             elif account and line.startswith("        "):
                 kept.append("an account")
         return sorted(kept)
@@ -190,7 +191,7 @@ def disks(domain: Any) -> dict[str, Any]:
         tree = ElementTree.fromstring(domain.XMLDesc(flag))
         shown = [_disk(element) for element in tree.findall("devices/disk")]
         metadata = tree.find("metadata")
-        found[name] = sorted(shown) + ([_plain(ElementTree.tostring(metadata, "unicode"))] if metadata is not None and len(metadata) else [])
+        found[name] = sorted(shown) + ([plain(ElementTree.tostring(metadata, "unicode"))] if metadata is not None and len(metadata) else [])
     return found
 
 
@@ -204,13 +205,13 @@ def _disk(element: ElementTree.Element) -> str:
         auth.set("username", "someone")
     for secret in element.iter("secret"):
         secret.set("uuid", "a-secret")
-    return _plain(re.sub(r"\s+", " ", ElementTree.tostring(element, "unicode")))
+    return plain(re.sub(r"\s+", " ", ElementTree.tostring(element, "unicode")))
 
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     text = UUID.sub("an-id", text)
     return re.sub(r"SCSI ID: .*", "SCSI ID", text)
 

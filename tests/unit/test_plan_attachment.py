@@ -112,6 +112,11 @@ def test_a_volume_somebody_is_at_is_left_alone(status, action):
         act(action, volume(MINE, status=status))
 
 
+@pytest.mark.parametrize("action", ["begin_detaching", "terminate", "release"])
+def test_there_is_nothing_to_take_back_from_a_half_made_volume(action):
+    assert act(action, volume(status="creating")) == volume(status="creating")
+
+
 @pytest.mark.parametrize("status", ["error", "maintenance", "backing-up"])
 def test_only_available_volumes_are_reserved(status):
     with pytest.raises(Conflict, match=f"it is {status}"):

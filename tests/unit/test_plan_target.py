@@ -205,7 +205,7 @@ def test_a_denied_initiator_loses_its_door_before_its_account_and_the_others_kee
 def test_a_rotation_adds_the_new_account_before_the_old_one_goes() -> None:
     fake = ready()
     steps = names(plan(fake, WISHES["A with a given pair"]))
-    assert steps.index(f"admit {A} to {IQN}") < steps.index(f"remove CHAP account fresh-a from {IQN}")
+    assert steps.index(f"set the CHAP secret of {A} at {IQN}") < steps.index(f"remove CHAP account fresh-a from {IQN}")
 
 
 def test_a_second_run_keeps_the_generated_pair_though_another_one_was_made_for_it() -> None:
@@ -218,7 +218,7 @@ def test_a_changed_password_is_seen_and_the_saved_one_is_set_again() -> None:
     fake = ready()
     change_password(fake)
     planned = plan(fake, WISHES["one LUN, one initiator"])
-    assert names(planned) == [f"admit {A} to {IQN}"]
+    assert names(planned) == [f"set the CHAP secret of {A} at {IQN}"]
     assert planned.before.live.acl(A).password is None
     run(planned.steps)
     assert fake.passwords["fresh-a"] == Secret("made for a")

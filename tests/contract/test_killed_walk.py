@@ -1,0 +1,111 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The walk is killed after every single step, controller and module at once; the same play run again must end as if nothing had happened."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.rig.walk import Walk, plain
+
+WISH = {"volumes": [{"name": "db-data", "size_gib": 1}], "attachments": [{"volume": "db-data", "instance": "web-1", "bus": "scsi"}]}
+BACK = {"attachments": WISH["attachments"]}
+GONE = {"volumes": [{"name": "db-data"}], "volume_state": "absent"}
+
+# Every step of both ways, in order; test_the_table_is_the_walk holds it against an undisturbed run.
+ATTACH = [
+    "record volume db-data as creating",
+    "allocate 1 GiB for volume db-data",
+    "mark volume db-data available",
+    "reserve volume db-data for web-1",
+    "save target TARGET",
+    "create target TARGET",
+    "add LUN 1 (PATH) to TARGET",
+    "save target TARGET",
+    "admit INITIATOR to TARGET",
+    "note ua-ID in the running and persistent metadata of domain web-1",
+    "set the CHAP secret for target TARGET",
+    "attach ua-ID as sda to the running and persistent domain web-1",
+    "complete volume db-data for web-1",
+]
+DETACH = [
+    "begin to detach volume db-data for web-1",
+    "detach sda from the persistent domain web-1",
+    "ask the running domain web-1 to let go of sda",
+    "remove the CHAP secret for target TARGET",
+    "forget ua-ID in the running and persistent metadata of domain web-1",
+    "end the connection of volume db-data for web-1",
+    "delete target TARGET",
+    "remove CHAP account ACCOUNT of TARGET",
+    "forget target TARGET",
+    "release volume db-data from web-1",
+]
+
+
+@pytest.fixture(scope="module")
+def walk():
+    with Walk() as ground:
+        ground.libvirtd.paused_domain("web-1")
+        yield ground
+
+
+@pytest.fixture(scope="module")
+def undisturbed(walk):
+    """The steps of both ways, and what is there before, between and after."""
+    empty = walk.traces()
+    attach = good(walk.play("attach", **WISH))
+    attached = walk.traces()
+    detach = good(walk.play("detach", **BACK))
+    detached = walk.traces()
+    good(walk.play("volume", **GONE))
+    assert walk.traces() == empty
+    return {"attach": attach.steps, "detach": detach.steps, "empty": empty, "attached": attached, "detached": detached}
+
+
+def good(played):
+    assert played.status == 0, played.output[-3000:]
+    return played
+
+
+def killed(walk, playbook, wish, step):
+    played = walk.play(playbook, env={"STACKLESS_KILL_AFTER": str(step)}, **wish)
+    assert played.status == -9, f"the play was not killed: {played.output[-2000:]}"
+    assert len(played.steps) == step
+
+
+def anonymous(step):
+    step = re.sub(r"\(/\S+\)", "(PATH)", step)
+    step = re.sub(r"iqn\.2026-01\.org\.stackless:volume-\S+", "TARGET", step)
+    step = re.sub(r"iqn\.2026-01\.org\.example:\S+", "INITIATOR", step)
+    step = re.sub(r"account \S+", "account ACCOUNT", step)
+    return plain(step).replace("an-id", "ID")
+
+
+def test_the_table_is_the_walk(undisturbed):
+    assert [anonymous(step) for step in undisturbed["attach"]] == ATTACH
+    assert [anonymous(step) for step in undisturbed["detach"]] == DETACH
+
+
+@pytest.mark.parametrize("step", range(1, len(ATTACH) + 1), ids=ATTACH)
+def test_killed_on_the_way_there_and_on_the_way_back(walk, undisturbed, step):
+    killed(walk, "attach", WISH, step)
+    good(walk.play("attach", **WISH))
+    assert walk.traces() == undisturbed["attached"]
+    killed(walk, "detach", BACK, min(step, len(DETACH)))
+    good(walk.play("detach", **BACK))
+    assert walk.traces() == undisturbed["detached"]
+    good(walk.play("volume", **GONE))
+    assert walk.traces() == undisturbed["empty"]
+
+
+@pytest.mark.parametrize("step", range(1, len(ATTACH) + 1), ids=ATTACH)
+def test_killed_and_given_up(walk, undisturbed, step):
+    """Who gives up instead of going on gets a clean machine as well."""
+    killed(walk, "attach", WISH, step)
+    good(walk.play("detach", **BACK))
+    good(walk.play("volume", **GONE))
+    assert walk.traces() == undisturbed["empty"]
