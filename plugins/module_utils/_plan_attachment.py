@@ -73,24 +73,30 @@ class AttachmentWish:
 
 def plan_attachment(want: AttachmentWish, world: World, backend: VolumeBackend) -> Plan:
     """Moves one attachment along; raises NotFound, Conflict, Refused or Invalid."""
-    if want.action in _BACKWARDS and want.volume not in world:
-        warning = f"there is no volume {want.volume} at {backend.where}: nothing to detach from {want.instance}"
-        return Plan(want.volume, None, None, label=_label(want), warnings=(warning,))
+    if want.action in _BACKWARDS:
+        volume: t.Optional[Volume] = world.get(want.volume)
+        if volume is None or volume.attachment(want.instance) is None:
+            return _nothing_to_take_back(want, volume, backend)
     volume = known_volume(want.volume, world, backend.where)
-    have = volume.attachment(want.instance)
-    if have is None and want.action in _BACKWARDS:
-        return Plan(volume.name, volume, volume, label=_label(want))  # nothing to take back
     if volume.status in _BUSY:
         raise Conflict(f"volume {volume.name} is {volume.status}; run the play that was at it to its end first")
+    after = _after(want, volume)
+    steps = () if after == volume else (_step(want, volume, after, backend),)
+    return Plan(volume.name, volume, after, steps, label=_label(want))
+
+
+def _nothing_to_take_back(want: AttachmentWish, volume: t.Optional[Volume], backend: VolumeBackend) -> Plan:
+    warning = f"there is no volume {want.volume} at {backend.where}: nothing to detach from {want.instance}"
+    return Plan(want.volume, volume, volume, label=_label(want), warnings=() if volume else (warning,))
+
+
+def _after(want: AttachmentWish, volume: Volume) -> Volume:
+    have = volume.attachment(want.instance)
     if want.action == "reserve":
-        after = volume.with_attachment(_reserved(want, volume, have))
-    elif want.action == "release":
-        after = _released(want, volume, have)
-    else:
-        after = _moved(want, volume, have)
-    if after == volume:
-        return Plan(volume.name, volume, volume, label=_label(want))
-    return Plan(volume.name, volume, after, (_step(want, volume, after, backend),), label=_label(want))
+        return volume.with_attachment(_reserved(want, volume, have))
+    if have is None:
+        raise Conflict(f"volume {volume.name} is not reserved for {want.instance}; reserve it first")
+    return _released(volume, have) if want.action == "release" else volume.with_attachment(_moved(want, volume, have))
 
 
 def _step(want: AttachmentWish, before: Volume, after: Volume, backend: VolumeBackend) -> Step:
@@ -127,25 +133,22 @@ def _check_free(want: AttachmentWish, volume: Volume) -> None:
     raise Conflict(f"volume {volume.name} can't be reserved for {want.instance}: it is {volume.status}; wait until it is available")
 
 
-def _moved(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]) -> Volume:
+def _moved(want: AttachmentWish, volume: Volume, have: Attachment) -> Attachment:
     transition = TRANSITIONS[want.action]
-    if have is None:
-        raise Conflict(f"volume {volume.name} is not reserved for {want.instance}; reserve it first")
     if have.status in transition.done:
-        return volume.with_attachment(_told(want, have))
+        return _told(want, have)
     if have.status not in transition.starts:
         raise Conflict(f"the attachment of volume {volume.name} to {want.instance} is {have.status}{_why(have)}: {want.action} is not possible now")
-    moved = dataclasses.replace(have, status=transition.to, step=None, reason=None)
-    return volume.with_attachment(_told(want, moved))
+    return _told(want, dataclasses.replace(have, status=transition.to, step=None, reason=None))
 
 
-def _released(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]) -> Volume:
-    if have and have.status not in ("reserved", "detached"):
+def _released(volume: Volume, have: Attachment) -> Volume:
+    if have.status not in ("reserved", "detached"):
         raise Refused(
-            f"volume {volume.name} can't be released: its attachment to {want.instance} is {have.status}; "
+            f"volume {volume.name} can't be released: its attachment to {have.instance} is {have.status}; "
             "detach it, so that the compute side is proven clean first"
         )
-    return volume.without_attachment(want.instance)
+    return volume.without_attachment(have.instance)
 
 
 def _told(want: AttachmentWish, have: Attachment) -> Attachment:
