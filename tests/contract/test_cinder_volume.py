@@ -1,0 +1,120 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Volumes through their modules, on a real file system: check mode, lists, bad input, and directories that do not serve."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def call(run_module, tmp_path):
+    def run(check=False, **options):
+        answer = run_module("cinder_volume", {"backend": {"driver": "file", "path": str(tmp_path)}, **options}, check=check)
+        assert "Traceback" not in str(answer)
+        return answer
+
+    return run
+
+
+def looks(path):
+    return sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in path.iterdir())
+
+
+def test_a_life(call, tmp_path):
+    predicted = call(check=True, name="db", size_gib=1)
+    assert predicted["changed"] and list(tmp_path.iterdir()) == []
+    made = call(name="db", size_gib=1)
+    assert made["steps"] == predicted["steps"] and made["status"] == "available"
+    assert os.stat(made["path"]).st_size == GIB
+
+    before = looks(tmp_path)
+    assert not call(name="db", size_gib=1)["changed"] and not call(check=True, name="db", size_gib=1)["changed"]
+    predicted = call(check=True, name="db", size_gib=2)
+    assert looks(tmp_path) == before
+    grown = call(name="db", size_gib=2)
+    assert grown["steps"] == predicted["steps"] and grown["diff"] == predicted["diff"]
+    assert (os.stat(grown["path"]).st_size, grown["id"]) == (2 * GIB, made["id"])
+
+    predicted = call(check=True, name="db", state="absent")
+    assert os.path.exists(grown["path"])
+    gone = call(name="db", state="absent")
+    assert gone["steps"] == predicted["steps"] and gone["status"] == "deleted" and list(tmp_path.iterdir()) == []
+    assert not call(name="db", state="absent")["changed"]
+    assert call(name="db", size_gib=1)["id"] != made["id"], "a new volume must not be taken for the old one"
+
+
+def test_names_are_matched_whole(call, tmp_path):
+    call(volumes=[{"name": "volume-1"}, {"name": "volume-10"}], size_gib=1)
+    call(name="volume-1", state="absent")
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    assert not call(name="volume-10", size_gib=1)["changed"]
+
+
+@pytest.mark.parametrize(
+    "options,words",
+    [
+        ({"name": "a b", "size_gib": 1}, "can't be a volume's name"),
+        ({"name": 'a"b', "size_gib": 1}, "can't be a volume's name"),
+        ({"name": "a/b", "size_gib": 1}, "can't be a volume's name"),
+        ({"name": "größe", "size_gib": 1}, "can't be a volume's name"),
+        ({"name": "x" * 300, "size_gib": 1}, "can't be a volume's name"),
+        ({"name": "db"}, "needs a size_gib"),
+        ({"name": "db", "size_gib": 0}, "give a whole number of GiB from 1"),
+        ({"name": "db", "size_gib": -5}, "give a whole number of GiB from 1"),
+        ({"name": "db", "size_gib": 1, "description": "two\nlines"}, "printable characters"),
+        ({"name": "db", "size_gib": 1, "metadata": {"k": "v" * 300}}, "one plain value"),
+        ({"name": "db", "size_gib": 1, "metadata": {"k": {"nested": 1}}}, "one plain value"),
+    ],
+)
+@pytest.mark.parametrize("check", [False, True])
+def test_bad_input(call, tmp_path, options, words, check):
+    answer = call(check=check, **options)
+    assert answer["failed"] and words in answer["msg"] and "\n" not in answer["msg"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "backend,words",
+    [
+        ({"driver": "file", "path": "/does/not/exist"}, "create it, or mount its file system"),
+        ({"driver": "file", "path": "/etc/passwd"}, "is no directory"),
+        ({"driver": "file"}, "needs the absolute path"),
+    ],
+)
+def test_bad_backends(run_module, backend, words):
+    answer = run_module("cinder_volume", {"backend": backend, "name": "db", "size_gib": 1})
+    assert answer["failed"] and words in answer["msg"]
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_read_only_directory_is_told_before_anything_is_tried(read_only, call, check):
+    answer = call(check=check, name="db", size_gib=1)
+    assert answer["failed"] and "is read-only; mount it writable" in answer["msg"]
+
+
+def test_a_full_file_system_is_told_and_the_next_run_finishes(run_module, tmp_path):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(tmp_path)], check=True)
+    try:
+        options = {"backend": {"driver": "file", "path": str(tmp_path), "allocation": "full"}, "name": "db", "size_gib": 1}
+        answer = run_module("cinder_volume", options)
+        assert answer["failed"] and "are needed; free some space or use another backend" in answer["msg"]
+        assert list(tmp_path.iterdir()) == []
+        subprocess.run(["mount", "-o", "remount,size=1100m", str(tmp_path)], check=True)
+        assert not run_module("cinder_volume", options)["failed"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

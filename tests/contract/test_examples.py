@@ -1,0 +1,84 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every example of every module's documentation runs, as it stands there but for addresses and paths."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.rig.collection import ROOT
+from tests.rig.walk import Walk
+
+ID = "0b5e7a1c-2222-4222-8333-444455556666"
+MODULES = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
+VOLUMES = [{"name": "db-data", "size_gib": 1}, {"name": "db-log", "size_gib": 1}]
+
+# What has to be there before a module's examples, and their order where it is not that of the page: each is fit for a
+# machine of its own, and some would undo what the next one needs.
+BEFORE = {
+    "cinder_attachment": [
+        {"stackless.block.cinder_volume": {"backend": "{{ backend }}", "volumes": VOLUMES}},
+        {"stackless.block.cinder_attachment": {"backend": "{{ backend }}", "volume": "db-log", "instance": "web-1", "host": "c", "action": "reserve"}},
+    ],
+}
+ORDER = {"libvirt_disk": [0, 2, 3, 1]}
+
+
+@pytest.fixture(scope="module")
+def walk():
+    with Walk() as ground:
+        for name in ("web-1", "web-2"):
+            ground.libvirtd.paused_domain(name, running=False)
+        yield ground
+
+
+def examples(module):
+    text = importlib.import_module(f"ansible_collections.stackless.block.plugins.modules.{module}").EXAMPLES
+    return yaml.safe_load(text)
+
+
+def volumes(walk, module):
+    """A directory with the one file of data that examples name."""
+    path = walk.volumes / module
+    path.mkdir()
+    with (path / f"volume-{ID}").open("wb") as data:
+        data.truncate(20 << 30)
+    return str(path)
+
+
+def placed(walk, path, task):
+    """The task with this machine's addresses and paths."""
+    ip, port = walk.tgtd.portals[0]
+    text = json.dumps(task).replace("/srv/volumes", path)
+    return json.loads(text.replace('{"ip": "192.0.2.10"}', json.dumps({"ip": ip, "port": port})).replace("192.0.2.10", ip))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_run(walk, module):
+    tasks = examples(module)
+    ordered = [tasks[n] for n in ORDER.get(module, range(len(tasks)))]
+    assert tasks and len(ordered) == len(tasks)
+    libvirt = {"uri": walk.libvirtd.uri}
+    folder = volumes(walk, module)
+    play = {
+        "hosts": "storage-1",
+        "gather_facts": False,
+        "vars": {"chap_password": "not-a-secret-1", "backend": {"driver": "file", "path": folder}},
+        "module_defaults": {
+            **{f"stackless.block.{name}": walk.tgtd.options for name in ("iscsi_target", "iscsi_target_info")},
+            **{f"stackless.block.{name}": libvirt for name in ("libvirt_disk", "libvirt_disk_info", "connector_info")},
+        },
+        "tasks": [*BEFORE.get(module, []), *(placed(walk, folder, task) for task in ordered)],
+    }
+    path = Path(walk.directory, f"{module}.yml")
+    path.write_text(yaml.safe_dump([play], sort_keys=False))
+    played = walk.play(str(path))
+    assert played.status == 0, played.output[-3000:]
+    assert len([task for task in played.tasks if task["status"] == "ok"]) == len(play["tasks"])
