@@ -325,21 +325,21 @@ def _users(have: Export) -> str:
 
 def _steps(have: Export, after: Export, world: World, backend: TargetBackend) -> t.Tuple[Step, ...]:
     """Saved before it is live, shut before it is removed from the saved form; doors open last."""
-    assert after.live is not None and after.saved is not None
-    iqn, before = after.live.iqn, have.live or Target(after.live.iqn)
+    live, saved = t.cast(Target, after.live), t.cast(Target, after.saved)
+    iqn, before = live.iqn, have.live or Target(live.iqn)
     gone = _gone_accounts(have, after, world)
-    first = _first_record(have, after.saved, gone)
+    first = _first_record(have, saved, gone)
     steps = [] if have.saved == first and have.intact else [Step(f"save target {iqn}", backend.save, (first,))]
     if have.live is None:
         steps.append(Step(f"create target {iqn}", backend.create, (iqn,)))
-    steps += _closing_steps(before, after.live, backend)
-    steps += _portal_steps(after.live, before, world, backend)
-    steps += _lun_steps(before, after.live, have, backend)
-    changed = [acl for acl in after.live.acls if acl not in before.acls]
+    steps += _closing_steps(before, live, backend)
+    steps += _portal_steps(live, before, world, backend)
+    steps += _lun_steps(before, live, have, backend)
+    changed = [acl for acl in live.acls if acl not in before.acls]
     steps += [Step(_admission(before, acl), backend.admit, (iqn, acl)) for acl in changed]
     steps += [Step(f"remove CHAP account {name} from {iqn}", backend.drop_account, (iqn, name)) for name in sorted(gone)]
-    if first != after.saved:
-        steps.append(Step(f"save target {iqn} without what is gone", backend.save, (after.saved,)))
+    if first != saved:
+        steps.append(Step(f"save target {iqn} without what is gone", backend.save, (saved,)))
     return tuple(steps)
 
 

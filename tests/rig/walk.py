@@ -68,7 +68,7 @@ class Walk:
         self.tgtd = Tgtd(*options.get("ips", ("127.0.0.1",)))
         self.opened.callback(self.tgtd.stop)
         self.tgtd.start()
-        self.libvirtds = [Libvirtd() for _ in range(computes)]
+        self.libvirtds = [Libvirtd() for number in range(computes)]
         for libvirtd in self.libvirtds:
             self.opened.callback(libvirtd.stop)
             libvirtd.start()
@@ -115,7 +115,8 @@ class Walk:
         extra = here / "vars.json"
         extra.write_text(json.dumps(variables))
         tool = Path(sys.executable).with_name("ansible-playbook")
-        command = [str(tool), "-i", str(self.directory / "hosts.yml"), playbook if "/" in playbook else f"stackless.block.{playbook}", "-e", f"@{extra}", "--diff", *arguments]
+        name = playbook if "/" in playbook else f"stackless.block.{playbook}"
+        command = [str(tool), "-i", str(self.directory / "hosts.yml"), name, "-e", f"@{extra}", "--diff", *arguments]
         with (here / "output").open("w") as output:
             process = subprocess.Popen(
                 command + (["--check"] if check else []), cwd=here, env=self.environment(here, env or {}),

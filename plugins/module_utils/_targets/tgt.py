@@ -125,14 +125,13 @@ class TgtBackend(TargetBackend):
         portals = sorted(portal for portal in wished if _serves(served, portal)) or sorted(served)
         if not portals:
             raise Unavailable(f"tgtd at {self.where} listens at no portal, so that it can't be told whether the CHAP secrets of {iqn} still fit; give portals")
-        problem: t.Optional[Unavailable] = None
+        problems: t.List[Unavailable] = []
         for portal in portals:
             try:
                 return try_door(Portal(_ANY.get(portal.ip, portal.ip), portal.port), iqn, acl)
             except Unavailable as error:
-                problem = problem or error
-        assert problem is not None
-        raise problem
+                problems.append(error)
+        raise problems[0]
 
     def wwid(self, serial: str) -> str:
         return "naa.6" + hashlib.sha256(serial.encode()).hexdigest()[:31]
