@@ -51,6 +51,15 @@ def test_a_life(call, tmp_path):
     assert call(name="db", size_gib=1)["id"] != made["id"], "a new volume must not be taken for the old one"
 
 
+@pytest.mark.parametrize("check", [False, True])
+def test_a_volume_never_shrinks(call, tmp_path, check):
+    call(name="db", size_gib=2)
+    before = looks(tmp_path)
+    answer = call(check=check, name="db", size_gib=1)
+    assert answer["failed"] and answer["msg"] == "volume db has 2 GiB and can't shrink to 1 GiB; make a smaller one and copy the data"
+    assert looks(tmp_path) == before
+
+
 def test_names_are_matched_whole(call, tmp_path):
     call(volumes=[{"name": "volume-1"}, {"name": "volume-10"}], size_gib=1)
     call(name="volume-1", state="absent")

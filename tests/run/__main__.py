@@ -73,10 +73,12 @@ def steps() -> list[Step]:
     """All steps, the longest first, so that the short ones fill the gaps."""
     python = [sys.executable, "-m"]
     tests = [name for name in tracked(".py") if name.startswith("tests/contract/test_")]
-    walks = [name for name in tests if "walk" in name]
-    contracts = [name for name in tests if name not in walks]
+    killed = ["tests/contract/test_killed_walk.py"]
+    walks = ["tests/contract/test_walk.py", "tests/contract/test_two_computes.py"]
+    contracts = [name for name in tests if name not in (*killed, *walks)]
     return [
-        pytest("walk", "playbooks on a real tgtd, libvirtd and QEMU, killed everywhere", *walks, timeout=1800),
+        pytest("killed", "the walk, killed after every step, there and back", *killed, timeout=1800),
+        pytest("walk", "playbooks on a real tgtd, libvirtd and QEMU: drift, refusals, secrets", *walks, timeout=1800),
         pytest("contract", "modules on a real tgtd, libvirtd and QEMU", *contracts, timeout=1200),
         Step("sanity", "ansible-test sanity, nothing ignored", [*python, "tests.run.sanity"], 1800),
         Step("molecule", "the walk: converge, again, check mode, backwards", [BIN / "molecule", "test", "--all"], 900, never="Missing playbook"),
