@@ -143,10 +143,10 @@ def _moved(want: AttachmentWish, volume: Volume, have: Attachment) -> Attachment
 
 
 def _released(volume: Volume, have: Attachment) -> Volume:
-    if have.status not in ("reserved", "detached"):
+    if have.status != "detached":
         raise Refused(
             f"volume {volume.name} can't be released: its attachment to {have.instance} is {have.status}; "
-            "detach it, so that the compute side is proven clean first"
+            "detach it, or terminate it once its host is proven clean"
         )
     return volume.without_attachment(have.instance)
 

@@ -82,7 +82,8 @@ def _placed(attachment: Attachment, ground: Ground) -> Attachment:
 def _homeless(volume: str, storage_hosts: Sequence[str]) -> str:
     if not storage_hosts:
         return f"volume {volume} has no storage host; put one into the inventory group storage, or set storage_hosts"
-    return f"no storage host has a volume {volume} ({', '.join(storage_hosts)} were asked); make it first, or correct the name"
+    asked = ", ".join(storage_hosts)
+    return f"no storage host, or more than one, has a volume {volume} ({asked} were asked); say which with storage_host, make it, or correct the name"
 
 
 def _on_compute(attachment: Attachment, ground: Ground) -> Attachment:
@@ -91,14 +92,21 @@ def _on_compute(attachment: Attachment, ground: Ground) -> Attachment:
     if asked is None and len(homes) > 1:
         return _failed(attachment, "connector", f"{instance} is a domain of {' and of '.join(sorted(homes))}; say which with host")
     host = asked or (homes[0] if homes else None)
-    if ground.limited and host not in ground.connectors:
+    if ground.limited and _is_elsewhere(host, ground):
         return {**attachment, "outside": True}
-    if host is None and ground.backwards:
-        return attachment  # the record will tell the host
-    if host not in homes and not ground.backwards:
+    # backwards the record knows the host of an instance that is gone, but not of one that is somewhere else
+    if host not in homes and (homes or ground.limited or not ground.backwards):
         return _failed(attachment, "connector", _nowhere(instance, host, ground))
+    answered = [name for name, answer in ground.connectors.items() if "connector" in answer]
     connector = ground.connectors.get(str(host), {}).get("connector")
-    return {**attachment, "host": host, **({"connector": connector} if connector else {})}
+    return {**attachment, "host": host, "clean_hosts": [h for h in answered if h not in homes], **({"connector": connector} if connector else {})}
+
+
+def _is_elsewhere(host: str | None, ground: Ground) -> bool:
+    """Whether a limited run has nothing to do with this host; nobody knows while one of the run does not answer."""
+    if host is None:
+        return all("connector" in answer for answer in ground.connectors.values())
+    return host not in ground.connectors
 
 
 def _nowhere(instance: str, asked: str | None, ground: Ground) -> str:
@@ -160,14 +168,22 @@ def _merged(attachment: Attachment, step: str, walk_step: WalkStep, answers: Ans
 def _picked(attachment: Attachment, step: str, result: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
     """What an attachment learns from an answer beyond the plain fields of its result."""
     if step in ("reserve", "begin") and result.get("volume_id"):
-        host = attachment.get("host") or result.get("host")  # where the domain is now wins over the record
-        return {"target_iqn": f"{attachment['iqn_prefix']}:volume-{result['volume_id']}", "host": host}
+        return {"target_iqn": f"{attachment['iqn_prefix']}:volume-{result['volume_id']}", **_host_of(attachment, result)}
     if step == "export":
         return {"portals": result["portals"], "lun": LUN}
     if step == "acl":
         mine = (attachment["target_iqn"], attachment["connector"]["initiator"])
         return {"auth": next((c for c in answer.get("credentials") or [] if (c["target_iqn"], c["initiator"]) == mine), {})}
     return {}
+
+
+def _host_of(attachment: Attachment, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The compute host: where the domain is now, if the recorded one is proven to have it no more."""
+    now, recorded = attachment.get("host"), result.get("host")
+    if recorded in (None, now) or now is None or recorded in attachment["clean_hosts"]:
+        return {"host": now or recorded}
+    reason = f"{attachment['instance']} is on {now}, but the volume was given to it on {recorded}, which does not answer or has it too; bring {recorded} back"
+    return {"failure": {"step": "detach", "reason": reason, "silent": True}}
 
 
 def _failed(attachment: Attachment, step: str, reason: str, silent: bool = False) -> Attachment:
@@ -261,10 +277,11 @@ def told(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], name: 
 
 
 def homes_of(looks: Answers, made: Answers | None = None) -> dict[str, str]:
-    """On which storage host every volume is: found by a look, or made by this play."""
+    """On which storage host every volume is: made by this play, or found by a look on exactly one."""
     asked = {r["name"]: host for host, answer in (made or {}).items() for r in answer.get("results") or [] if r.get("name")}
-    found = {volume["name"]: host for host, look in looks.items() for volume in look.get("volumes") or []}
-    return {**asked, **found}
+    found = [(volume["name"], host) for host, look in looks.items() for volume in look.get("volumes") or []]
+    names = [name for name, host in found]
+    return {**{name: host for name, host in found if names.count(name) == 1}, **asked}
 
 
 def volumes(wishes: Sequence[Mapping[str, Any]], storage_hosts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

@@ -56,6 +56,7 @@ def race(backend, racer, start, end, answers):
         answers.put((number, racer, answer["failed"], answer.get("msg", "")))
         end.wait(30)
         if not answer["failed"]:
+            assert not attachment(backend, racer, "terminate")["failed"]
             assert not attachment(backend, racer, "release")["failed"]
 
 

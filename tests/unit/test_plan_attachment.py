@@ -62,7 +62,7 @@ LIFE = {
     },
     "roll_detaching": {None: Conflict, "reserved": Conflict, "attaching": Conflict, "attached": "attached", "detaching": "attached", "detached": Conflict},
     "terminate": {None: None, "reserved": "detached", "attaching": "detached", "attached": Conflict, "detaching": "detached", "detached": "detached"},
-    "release": {None: None, "reserved": None, "attaching": Refused, "attached": Refused, "detaching": Refused, "detached": None},
+    "release": {None: None, "reserved": Refused, "attaching": Refused, "attached": Refused, "detaching": Refused, "detached": None},
 }  # fmt: skip
 
 

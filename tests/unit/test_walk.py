@@ -53,9 +53,14 @@ class TestPlace:
         (placed,) = place({"volume": "db", "instance": "nope"})
         assert reason(placed) == "c1, c2 have no domain nope; no answer from c3 (unreachable: no route to host); define it there first, or correct the name"
 
-    def test_with_a_limit_others_are_left_out(self):
-        (placed,) = place({"volume": "db", "instance": "elsewhere"}, limited=True)
-        assert placed["outside"] and "failure" not in placed
+    def test_with_a_limit_others_are_left_out_unless_a_host_is_silent(self):
+        answering = {host: COMPUTE[host] for host in ("c1", "c2")}
+        for wish in ({"volume": "db", "instance": "elsewhere"}, {**WISH, "host": "c9"}):
+            (placed,) = place(wish, limited=True, connectors=answering)
+            assert placed["outside"] and "failure" not in placed
+        for backwards in (False, True):
+            (placed,) = place({"volume": "db", "instance": "elsewhere"}, limited=True, backwards=backwards)
+            assert "no answer from c3" in reason(placed)
 
     def test_an_instance_on_two_hosts_needs_a_word(self):
         twice = {"c1": COMPUTE["c1"], "c4": COMPUTE["c1"]}
@@ -66,7 +71,7 @@ class TestPlace:
         assert "c2 has no domain web-1" in reason(place({**WISH, "host": "c2"})[0])
 
     def test_several_storage_hosts_need_a_home(self):
-        assert "no storage host has a volume db (s1, s2 were asked)" in reason(place(WISH, storage=("s1", "s2"))[0])
+        assert "no storage host, or more than one, has a volume db (s1, s2 were asked)" in reason(place(WISH, storage=("s1", "s2"))[0])
         assert place(WISH, storage=("s1", "s2"), homes={"db": "s2"})[0]["storage_host"] == "s2"
         assert place({**WISH, "storage_host": "s2"}, storage=("s1", "s2"))[0]["storage_host"] == "s2"
 
@@ -86,6 +91,16 @@ class TestPlace:
         assert "failure" not in placed and placed.get("host") is None
         begun = _walk.merge([placed], "begin", {"s1": {"results": [{"volume": "db", "instance": "gone", "volume_id": "v1", "host": "c2"}]}})
         assert begun[0]["host"] == "c2"
+
+    @pytest.mark.parametrize("recorded,ok", [("c1", True), ("c2", True), ("c3", False), ("c9", False)])
+    def test_backwards_another_host_than_the_recorded_one_needs_proof(self, recorded, ok):
+        placed = place(WISH, backwards=True)
+        begun = _walk.merge(placed, "begin", {"s1": {"results": [{**WISH, "volume_id": "v1", "host": recorded}]}})
+        assert (begun[0]["host"], "failure" not in begun[0]) == ("c1", ok)
+        assert bool(_walk.items([{**begun[0], "attachment_id": "a1"}], "detach", "c1")) == ok
+
+    def test_backwards_a_host_that_is_not_the_instances_is_refused(self):
+        assert "c2 has no domain web-1" in reason(place({**WISH, "host": "c2"}, backwards=True)[0])
 
 
 class TestItems:
@@ -192,6 +207,12 @@ def test_story_and_failures():
     assert "x -> web-2: FAILED at acl: x" in lines and "left out" in lines[-1]
     assert _walk.failures([good, bad]) == ["x -> web-2 | acl | x"]
     assert "'p'" not in str(_walk.outcome([good])) and "password" not in str(_walk.outcome([good]))
+
+
+def test_a_name_that_two_storage_hosts_have_is_nobodys_but_by_wish():
+    looks = {"s1": {"volumes": [{"name": "db"}, {"name": "x"}]}, "s2": {"volumes": [{"name": "db"}]}, "s3": {"unreachable": True}}
+    assert _walk.homes_of(looks) == {"x": "s1"}
+    assert _walk.homes_of(looks, {"s1": {"results": [{"name": "db"}]}}) == {"x": "s1", "db": "s1"}
 
 
 def test_volumes_go_home():
