@@ -16,8 +16,9 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "walk_answers": _walk.answers_of,
+            "walk_attached": _walk.attached,
             "walk_failures": _walk.failures,
-            "walk_homes": _walk.homes_of,
+            "walk_housed": _walk.housed,
             "walk_items": _walk.items,
             "walk_merge": _walk.merge,
             "walk_notes": _walk.notes,

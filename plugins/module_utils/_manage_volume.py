@@ -73,7 +73,7 @@ class Attachments(_OnBackend):
         for key in ("instance", "action"):
             if not item.get(key):
                 raise Invalid(f"the attachment of volume {volume} names no {key}; give {key}")
-        told = {key: item.get(key) or None for key in ("host", "mode", "initiator", "ip", "device", "step", "reason")}
+        told = {key: item.get(key) or None for key in ("host", "mode", "transport", "initiator", "ip", "device", "step", "reason")}
         return AttachmentWish(volume=volume, instance=item["instance"], action=item["action"], fresh_id=str(uuid.uuid4()), **told)
 
     def plan(self, want: AttachmentWish, world: World) -> Plan:
@@ -108,8 +108,9 @@ def volume_result(volume: t.Optional[Volume]) -> t.Dict[str, t.Any]:
 def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
     """An attachment as a module returns it.
 
-    `others` and `others_on_host` count the attachments of the same volume that may still hold its
-    device: while there are any, the export (the host's ACL) has to stay.
+    `others` and `others_on_host` count the attachments of the same volume that may still hold its exported
+    device: while there are any, the export (the host's ACL) has to stay. `others_staying` are those on the
+    host that are not on their way back: while there are any, its session has to stay.
     """
     attachment = volume.attachment(instance)
     shared = {
@@ -123,13 +124,15 @@ def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
     }
     if attachment is None:
         return {**shared, "attachment_id": None, "status": None}
-    holding = [a for a in volume.attachments if a.instance != instance and a.status != "detached"]
+    holding = [a for a in volume.attachments if a.instance != instance and a.status != "detached" and a.transport != "local"]
     on_host = [a for a in holding if a.host == attachment.host]
-    return {**shared, **_attachment_fields(attachment), "others": len(holding), "others_on_host": len(on_host)}
+    staying = [a for a in on_host if a.status != "detaching" and a.transport == "host"]
+    counts = {"others": len(holding), "others_on_host": len(on_host), "others_staying": len(staying)}
+    return {**shared, **_attachment_fields(attachment), **counts}
 
 
 def _attachment_fields(attachment: Attachment) -> t.Dict[str, t.Any]:
-    names = ("host", "status", "mode", "initiator", "ip", "device", "step", "reason")
+    names = ("host", "status", "mode", "transport", "initiator", "ip", "device", "step", "reason")
     return {"attachment_id": attachment.id, **{name: getattr(attachment, name) for name in names}}
 
 

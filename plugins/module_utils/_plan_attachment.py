@@ -9,6 +9,7 @@
     reserve -> (initialize) -> complete -> begin_detaching -> terminate -> release
     reserved     attaching     attached      detaching        detached     (gone)
 
+`give_up` is asked before a walk that failed is taken back: refused when another run has completed it meanwhile.
 `terminate` records that the compute side is proven clean. Only then may the storage side be torn
 down (CVE-2023-2088), also by a later run that can't reach the compute host any more.
 """
@@ -40,11 +41,12 @@ TRANSITIONS: t.Dict[str, Transition] = {
     "complete": Transition("complete", "attached", ("reserved", "attaching"), ("attached",)),
     "begin_detaching": Transition("begin to detach", "detaching", ("reserved", "attaching", "attached"), ("detaching", "detached")),
     "roll_detaching": Transition("roll back detaching", "attached", ("detaching",), ("attached",)),
+    "give_up": Transition("give up", "reserved", ("attaching",), ("reserved", "detached")),
     "terminate": Transition("end the connection of", "detached", ("reserved", "attaching", "detaching"), ("detached",)),
 }
 
 ACTIONS = ("reserve", *TRANSITIONS, "release")
-_BACKWARDS = ("begin_detaching", "terminate", "release")
+_BACKWARDS = ("begin_detaching", "give_up", "terminate", "release")
 
 # A volume in one of these may be reserved; in-use only when it is multiattach.
 _RESERVABLE = ("available", "downloading")
@@ -63,6 +65,7 @@ class AttachmentWish:
     action: str
     host: t.Optional[str] = None
     mode: t.Optional[str] = None
+    transport: t.Optional[str] = None
     initiator: t.Optional[str] = None
     ip: t.Optional[str] = None
     device: t.Optional[str] = None
@@ -111,14 +114,25 @@ def _reserved(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]
     check_data(volume)
     if have is None:
         _check_free(want, volume)
-        return _told(want, Attachment(id=want.fresh_id, instance=want.instance, host=want.host, mode=want.mode or "rw"))
+        fresh = Attachment(id=want.fresh_id, instance=want.instance, host=want.host, mode=want.mode or "rw")
+        return _told(want, _carried(want, fresh))
     if have.host != want.host:
         raise Conflict(f"volume {volume.name} is held by {volume.holders()}, not on {want.host}; detach it there first")
     if have.status == "detaching":
         raise Conflict(f"volume {volume.name} is being detached from {want.instance}{_why(have)}; finish the detach first")
     if have.status == "detached":
-        return _told(want, dataclasses.replace(have, status="reserved", step=None, reason=None))  # its host is proven clean
+        again = dataclasses.replace(have, status="reserved", step=None, reason=None)  # its host is proven clean
+        return _told(want, _carried(want, again))
+    if want.transport not in (None, have.transport):
+        raise Conflict(
+            f"volume {volume.name} is {have.status} for {want.instance} by transport {have.transport}, not {want.transport}; "
+            f"set transport to {have.transport}, or detach it first"
+        )
     return _told(want, have)
+
+
+def _carried(want: AttachmentWish, have: Attachment) -> Attachment:
+    return dataclasses.replace(have, transport=want.transport or have.transport)
 
 
 def _check_free(want: AttachmentWish, volume: Volume) -> None:

@@ -37,10 +37,11 @@ options:
       - V(complete) records that the instance has the volume.
       - V(begin_detaching) records that the volume is on its way back.
       - V(roll_detaching) takes that back, when the instance keeps the volume after all.
+      - V(give_up) is asked before a walk that failed is taken back. Refused when another run has completed it meanwhile.
       - V(terminate) records that the compute host is proven clean. Only then may the export be torn down.
       - V(release) gives the volume back. Refused while the compute side may still hold it.
     type: str
-    choices: [reserve, initialize, complete, begin_detaching, roll_detaching, terminate, release]
+    choices: [reserve, initialize, complete, begin_detaching, roll_detaching, give_up, terminate, release]
   host: &host
     description:
       - The compute host of the instance. Needed to reserve.
@@ -50,6 +51,13 @@ options:
       - Whether the instance may write. The default is V(rw).
     type: str
     choices: [rw, ro]
+  transport: &transport
+    description:
+      - How the bytes travel, recorded when the volume is reserved. With V(host) the kernel of the compute host logs in,
+        with V(qemu) QEMU itself does, V(local) is for an instance on the storage host. The default is V(qemu).
+      - One that is reserved already keeps its transport; another one is refused.
+    type: str
+    choices: [host, qemu, local]
   initiator: &initiator
     description:
       - The name with which the compute host logs in.
@@ -81,6 +89,7 @@ options:
       action: *action
       host: *host
       mode: *mode
+      transport: *transport
       initiator: *initiator
       ip: *ip
       device: *device
@@ -188,13 +197,23 @@ results:
       type: str
       returned: when there is an attachment
       sample: compute-1
+    transport: &r_transport
+      description: How the bytes travel.
+      type: str
+      returned: when there is an attachment
+      sample: host
     others: &r_others
-      description: How many other attachments may still hold the volume; with 0 left the export may go.
+      description: How many other attachments may still hold the exported volume; with 0 left the export may go.
       type: int
       returned: when there is an attachment
       sample: 0
     others_on_host: &r_others_on_host
       description: How many of them are on the same host; with 0 left the host's ACL may go.
+      type: int
+      returned: when there is an attachment
+      sample: 0
+    others_staying: &r_others_staying
+      description: How many of those on the same host are not on their way back; with 0 left the host's session may go.
       type: int
       returned: when there is an attachment
       sample: 0
@@ -217,8 +236,10 @@ size_bytes: *r_size_bytes
 path: *r_path
 connection_info: *r_connection_info
 host: *r_host
+transport: *r_transport
 others: *r_others
 others_on_host: *r_others_on_host
+others_staying: *r_others_staying
 record: *r_record
 """
 
@@ -235,6 +256,7 @@ OPTIONS = {
     "action": {"type": "str", "choices": list(ACTIONS)},
     "host": {"type": "str"},
     "mode": {"type": "str", "choices": ["rw", "ro"]},
+    "transport": {"type": "str", "choices": ["host", "qemu", "local"]},
     "initiator": {"type": "str"},
     "ip": {"type": "str"},
     "device": {"type": "str"},

@@ -34,6 +34,7 @@ class WalkStep:
     item: Callable[[Attachment, Mapping[str, Any]], dict[str, Any]]
     adds: tuple[str, ...] = ()
     merge: str | None = None  # a list of the item that attachments of one target fill together
+    transports: tuple[str, ...] = ()  # those that need this step; none named: all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Ground:
 
     connectors: Answers
     storage_hosts: Sequence[str]
-    volume_homes: Mapping[str, str]
-    unmade: Mapping[str, str]  # volumes that could not be made, and why
+    looks: Answers  # what the storage hosts told of their volumes, where there are several
+    made: Answers  # what the volumes' own task answered
+    transports: Mapping[str, str]  # of the compute hosts that have one of their own
     limited: bool  # the run is limited to some hosts: instances elsewhere are none of its business
     backwards: bool  # on the way back the record knows the host, and the instance may be gone
 
@@ -52,38 +54,46 @@ def place(
     attachments: Sequence[Mapping[str, Any]],
     connectors: Answers,
     storage_hosts: Sequence[str],
-    volume_homes: Mapping[str, str],
+    looks: Answers,
     iqn_prefix: str,
     limited: bool = False,
     backwards: bool = False,
     made: Answers | None = None,
+    transports: Mapping[str, str] | None = None,
 ) -> list[Attachment]:
-    """Finds the storage host of every volume and the compute host of every instance.
+    """Finds the storage host of every volume and the compute host of every instance, and how the bytes will travel.
 
     `made` is what the volumes' own task answered: an attachment of a volume that failed there fails here.
+    `transports` are those of compute hosts that want another one than `host`.
     """
-    unmade = {r["name"]: r["msg"] for r in predicted(made or {}) if r.get("failed")}
-    ground = Ground(connectors, storage_hosts, volume_homes, unmade, limited, backwards)
-    return [_placed({**a, "iqn_prefix": iqn_prefix}, ground) for a in attachments]
+    ground = Ground(connectors, storage_hosts, looks, made or {}, transports or {}, limited, backwards)
+    homes = homes_of(looks, made)
+    unmade = {r["name"]: r["msg"] for r in predicted(ground.made) if r.get("failed")}
+    return [_placed({**a, "iqn_prefix": iqn_prefix}, ground, homes, unmade) for a in attachments]
 
 
-def _placed(attachment: Attachment, ground: Ground) -> Attachment:
+def _placed(attachment: Attachment, ground: Ground, homes: Mapping[str, str], unmade: Mapping[str, str]) -> Attachment:
     lacking = [field for field in ("volume", "instance") if not attachment.get(field)]
     if lacking:
         return _failed(attachment, "place", f"an attachment names no {' and no '.join(lacking)}; give both volume and instance")
-    if attachment["volume"] in ground.unmade:
-        return _failed(attachment, "volume", ground.unmade[attachment["volume"]])
-    storage = attachment.get("storage_host") or ground.volume_homes.get(attachment["volume"])
+    if attachment["volume"] in unmade:
+        return _failed(attachment, "volume", unmade[attachment["volume"]])
+    storage = attachment.get("storage_host") or homes.get(attachment["volume"])
     if storage is None and len(ground.storage_hosts) != 1:
-        return _failed(attachment, "place", _homeless(attachment["volume"], ground.storage_hosts))
+        return _failed(attachment, "place", _homeless(attachment["volume"], ground))
     return _on_compute({**attachment, "storage_host": storage or ground.storage_hosts[0]}, ground)
 
 
-def _homeless(volume: str, storage_hosts: Sequence[str]) -> str:
-    if not storage_hosts:
+def _homeless(volume: str, ground: Ground) -> str:
+    if not ground.storage_hosts:
         return f"volume {volume} has no storage host; put one into the inventory group storage, or set storage_hosts"
-    asked = ", ".join(storage_hosts)
-    return f"no storage host, or more than one, has a volume {volume} ({asked} were asked); say which with storage_host, make it, or correct the name"
+    silent = [f"{host} ({_said(look)})" for host, look in ground.looks.items() if "volumes" not in look]
+    missing = f"; no answer from {', '.join(silent)}" if silent else ""
+    asked = ", ".join(ground.storage_hosts)
+    return (
+        f"no storage host, or more than one, has a volume {volume} ({asked} were asked){missing}; "
+        "say which with storage_host, make it, or correct the name"
+    )
 
 
 def _on_compute(attachment: Attachment, ground: Ground) -> Attachment:
@@ -99,7 +109,20 @@ def _on_compute(attachment: Attachment, ground: Ground) -> Attachment:
         return _failed(attachment, "connector", _nowhere(instance, host, ground))
     answered = [name for name, answer in ground.connectors.items() if "connector" in answer]
     connector = ground.connectors.get(str(host), {}).get("connector")
-    return {**attachment, "host": host, "clean_hosts": [h for h in answered if h not in homes], **({"connector": connector} if connector else {})}
+    found = {**attachment, "host": host, "clean_hosts": [h for h in answered if h not in homes], **({"connector": connector} if connector else {})}
+    return found if ground.backwards else _travelling(found, ground)
+
+
+def _travelling(attachment: Attachment, ground: Ground) -> Attachment:
+    """The attachment with the way its bytes will go; backwards the record knows that."""
+    together = attachment["storage_host"] == attachment["host"]
+    transport = attachment.get("transport") or ("local" if together else ground.transports.get(attachment["host"], "host"))
+    if transport not in TRANSPORTS:
+        return _failed(attachment, "place", f"transport {transport} is not known; choose one of {', '.join(TRANSPORTS)}, or leave it out")
+    if transport == "local" and not together:
+        apart = f"volume {attachment['volume']} is on {attachment['storage_host']} and {attachment['instance']} on {attachment['host']}"
+        return _failed(attachment, "place", f"transport local needs both on one host, but {apart}; leave transport out")
+    return {**attachment, "transport": transport}
 
 
 def _is_elsewhere(host: str | None, ground: Ground) -> bool:
@@ -136,14 +159,16 @@ def items(attachments: Iterable[Attachment], step: str, host: str, settings: Map
 
 
 def _skips(attachment: Attachment, step: str) -> bool:
-    """What a step has nothing to do with: exports that others need, records that are not there."""
-    if step in ("detach", "terminate", "release"):
-        return not attachment.get("attachment_id")
+    """What a step has nothing to do with: transports without it, sessions and exports that others need, records that are not there."""
+    if step in _BACKWARDS and not attachment.get("attachment_id"):
+        return True
+    if STEPS[step].transports and attachment["transport"] not in STEPS[step].transports:
+        return True
+    if step == "logout":
+        return attachment["others_staying"] > 0
     if step == "deny":
-        return not attachment.get("attachment_id") or attachment["others"] == 0 or attachment["others_on_host"] > 0
-    if step == "withdraw":
-        return not attachment.get("attachment_id") or attachment["others"] > 0
-    return False
+        return attachment["others"] == 0 or attachment["others_on_host"] > 0
+    return step == "withdraw" and attachment["others"] > 0
 
 
 def merge(attachments: Sequence[Attachment], step: str, answers: Answers) -> list[Attachment]:
@@ -170,7 +195,8 @@ def _picked(attachment: Attachment, step: str, result: Mapping[str, Any], answer
     if step in ("reserve", "begin") and result.get("volume_id"):
         return {"target_iqn": f"{attachment['iqn_prefix']}:volume-{result['volume_id']}", **_host_of(attachment, result)}
     if step == "export":
-        return {"portals": result["portals"], "lun": LUN}
+        mine = next(lun for lun in result["luns"] if lun["serial"] == attachment["volume_id"])
+        return {"portals": result["portals"], "lun": mine["lun"], "wwid": mine["wwid"]}
     if step == "acl":
         mine = (attachment["target_iqn"], attachment["connector"]["initiator"])
         return {"auth": next((c for c in answer.get("credentials") or [] if (c["target_iqn"], c["initiator"]) == mine), {})}
@@ -258,7 +284,8 @@ def _outcome(attachment: Attachment) -> str:
     if attachment.get("outside"):
         return "left out, its instance is not on the hosts of this run"
     where = f"{attachment['device']} on {attachment['host']}, " if attachment.get("device") and attachment.get("host") else ""
-    return where + ("changed" if attachment.get("changed") else "nothing to do")
+    degraded = ", degraded: not all of its portals are reached" if attachment.get("degraded") else ""
+    return where + ("changed" if attachment.get("changed") else "nothing to do") + degraded
 
 
 def failures(attachments: Iterable[Attachment]) -> list[str]:
@@ -306,7 +333,24 @@ def predicted(answers: Answers) -> list[dict[str, Any]]:
     return [result for answer in answers.values() for result in answer.get("results") or []]
 
 
-LUN = 1  # every volume has a target of its own; 0 is tgt's controller
+def housed(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[dict[str, Any]]:
+    """The wished volumes, each with the storage host that has it; raises ValueError for one that is nowhere."""
+    homes = homes_of(looks)
+    unknown = [str(wish.get("name")) for wish in wishes if wish.get("name") not in homes]
+    if unknown:
+        raise ValueError(f"no storage host, or more than one, has a volume {', '.join(unknown)}; correct the name, or make it first")
+    return [{**wish, "storage_host": homes[wish["name"]]} for wish in wishes]
+
+
+def attached(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[Attachment]:
+    """Who has these volumes now, as wishes for a walk that goes there again."""
+    found = {(host, volume["name"]): volume for host, look in looks.items() for volume in look.get("volumes") or []}
+    return [
+        {"volume": wish["name"], "storage_host": wish["storage_host"], **{key: a[key] for key in ("instance", "host", "mode", "transport")}}
+        for wish in housed(wishes, looks)
+        for a in found[(wish["storage_host"], wish["name"])]["attachments"]
+        if a["status"] == "attached"
+    ]
 
 
 def _attachment_action(action: str) -> Callable[[Attachment, Mapping[str, Any]], dict[str, Any]]:
@@ -315,7 +359,7 @@ def _attachment_action(action: str) -> Callable[[Attachment, Mapping[str, Any]],
 
 def _reserve_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
     connector = attachment["connector"]
-    told = {"initiator": connector["initiator"], "ip": connector["ip"], "mode": attachment.get("mode") or "rw"}
+    told = {"initiator": connector["initiator"], "ip": connector["ip"], "mode": attachment.get("mode") or "rw", "transport": attachment["transport"]}
     return {"volume": attachment["volume"], "instance": attachment["instance"], "action": "reserve", "host": attachment["host"], **told}
 
 
@@ -324,7 +368,7 @@ def _complete_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[
 
 
 def _export_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
-    lun = {"lun": LUN, "path": attachment["path"], "serial": attachment["volume_id"]}
+    lun = {"path": attachment["path"], "serial": attachment["volume_id"]}  # its number is the target daemon's first
     return {"target_iqn": attachment["target_iqn"], "luns": [lun], "portals": settings["portals"]}
 
 
@@ -343,21 +387,34 @@ def _withdraw_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[
     return {"target_iqn": attachment["target_iqn"], "state": "absent"}
 
 
+_PAIR = ("username", "password")
+_PAIRS = (*_PAIR, "mutual_username", "mutual_password")
+
+
+def _login_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    wished = {key: attachment[key] for key in ("target_iqn", "lun", "portals", "wwid", "size_bytes")}
+    return {**wished, **_auth(attachment, _PAIRS), "serial": attachment["volume_id"]}
+
+
+def _logout_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    # while others on their way back still use the device, the last of them logs out
+    in_use = "keep" if attachment["others_on_host"] else "refuse"
+    return {"target_iqn": attachment["target_iqn"], "serial": attachment["volume_id"], "state": "absent", "if_in_use": in_use}
+
+
+def _auth(attachment: Attachment, names: tuple[str, ...]) -> dict[str, Any]:
+    return {key: attachment["auth"][key] for key in names if attachment["auth"].get(key) is not None}
+
+
 _DISK_WISHES = ("device", "bus", "cache", "io", "discard", "iotune")
+_DIRECT = (None, "none", "directsync")  # the caches with which the kernel's own asynchronous I/O works
 
 
 def _attach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
     wished = {key: attachment[key] for key in _DISK_WISHES if attachment.get(key) is not None}
-    auth = {key: attachment["auth"][key] for key in ("username", "password") if attachment["auth"].get(key) is not None}
-    source = {
-        "type": "network",
-        "protocol": "iscsi",
-        "target_iqn": attachment["target_iqn"],
-        "lun": attachment["lun"],
-        "portals": attachment["portals"][:1],  # QEMU's initiator takes one portal
-        "initiator": attachment["connector"]["initiator"],
-        **auth,
-    }
+    source = _source(attachment)
+    if source["type"] == "block" and attachment.get("cache") in _DIRECT:
+        wished = {"io": "native", **wished}
     return {
         **wished,
         "domain": attachment["instance"],
@@ -371,25 +428,52 @@ def _attach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[st
     }
 
 
+def _source(attachment: Attachment) -> dict[str, Any]:
+    """Where QEMU finds the bytes: a device of the host, the volume itself, or a LUN that it logs in to."""
+    if attachment["transport"] == "host":
+        return {"type": "block", "path": attachment["device_path"]}
+    if attachment["transport"] == "local":
+        return {"type": "block" if attachment["path"].startswith("/dev/") else "file", "path": attachment["path"]}
+    return {
+        "type": "network",
+        "protocol": "iscsi",
+        "target_iqn": attachment["target_iqn"],
+        "lun": attachment["lun"],
+        "portals": attachment["portals"][:1],  # QEMU's initiator takes one portal
+        "initiator": attachment["connector"]["initiator"],
+        **_auth(attachment, _PAIR),
+    }
+
+
 def _detach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
-    source = {"type": "network", "protocol": "iscsi", "target_iqn": attachment["target_iqn"]}
-    return {"domain": attachment["instance"], "serial": attachment["volume_id"], "state": "absent", "source": source}
+    gone = {"domain": attachment["instance"], "serial": attachment["volume_id"], "state": "absent"}
+    if attachment["transport"] != "qemu":
+        return gone
+    return {**gone, "source": {"type": "network", "protocol": "iscsi", "target_iqn": attachment["target_iqn"]}}
 
 
 _BY_NAME = ("volume", "instance")
-_RESERVED = ("attachment_id", "volume_id", "size_bytes", "path", "multiattach", "status", "others", "others_on_host", "record")
+_COUNTS = ("others", "others_on_host", "others_staying")
+_RESERVED = ("attachment_id", "volume_id", "size_bytes", "path", "multiattach", "status", "transport", *_COUNTS, "record")
 _RECORDED = (*_RESERVED, "initiator", "device")
+
+_BACKWARDS = ("give_up", "detach", "logout", "terminate", "deny", "withdraw", "release")
+TRANSPORTS = ("host", "qemu", "local")
+_EXPORTED = ("host", "qemu")
 
 STEPS: dict[str, WalkStep] = {
     "reserve": WalkStep("storage_host", _BY_NAME, _BY_NAME, _reserve_item, _RESERVED),
-    "export": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _export_item),
-    "acl": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _acl_item, merge="acls"),
+    "export": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _export_item, transports=_EXPORTED),
+    "acl": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _acl_item, merge="acls", transports=_EXPORTED),
+    "login": WalkStep("host", ("target_iqn",), ("target_iqn",), _login_item, ("device_path", "degraded"), transports=("host",)),
     "attach": WalkStep("host", ("instance", "volume_id"), ("domain", "serial"), _attach_item, ("device", "live", "persistent")),
     "complete": WalkStep("storage_host", _BY_NAME, _BY_NAME, _complete_item, ("status",)),
     "begin": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("begin_detaching"), _RECORDED),
+    "give_up": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("give_up"), _COUNTS),
     "detach": WalkStep("host", ("instance", "volume_id"), ("domain", "serial"), _detach_item),
-    "terminate": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("terminate"), ("others", "others_on_host", "status")),
-    "deny": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _deny_item, merge="acls"),
-    "withdraw": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _withdraw_item),
+    "logout": WalkStep("host", ("target_iqn",), ("target_iqn",), _logout_item, transports=("host",)),
+    "terminate": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("terminate"), (*_COUNTS, "status")),
+    "deny": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _deny_item, merge="acls", transports=_EXPORTED),
+    "withdraw": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _withdraw_item, transports=_EXPORTED),
     "release": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("release"), ()),
 }

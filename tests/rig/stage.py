@@ -87,7 +87,7 @@ class Stage:
             "iscsi_portals": self.tgtd.portal_options,
             "iscsi_tgt": self.tgtd.options,
         }
-        compute = {"libvirt_uri": self.libvirtd.uri, "connector_host": "compute-1", "connector_ip": "127.0.0.1"}
+        compute = {"libvirt_uri": self.libvirtd.uri, "connector_host": "compute-1", "connector_ip": "127.0.0.1", "volume_transport": "qemu"}
         here = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
         hosts = {
             "all": {"vars": here},

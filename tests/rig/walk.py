@@ -95,6 +95,7 @@ class Walk:
         compute = {
             f"compute-{n}": {
                 "libvirt_uri": libvirtd.uri,
+                "volume_transport": "qemu",
                 "connector_ip": "127.0.0.1",
                 "connector_initiator": f"iqn.2026-01.org.example:compute-{n}",
             }

@@ -12,7 +12,7 @@ import itertools
 import pytest
 from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Invalid, NotFound, Refused
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import attachment_result
-from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Volume, status_of
+from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Volume, attachment_from, status_of
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import ACTIONS, AttachmentWish, plan_attachment
 
 MINE = Attachment(id="a1", instance="web-1", host="compute-1")
@@ -61,6 +61,7 @@ LIFE = {
         None: None, "reserved": "detaching", "attaching": "detaching", "attached": "detaching", "detaching": "detaching", "detached": "detached",
     },
     "roll_detaching": {None: Conflict, "reserved": Conflict, "attaching": Conflict, "attached": "attached", "detaching": "attached", "detached": Conflict},
+    "give_up": {None: None, "reserved": "reserved", "attaching": "reserved", "attached": Conflict, "detaching": Conflict, "detached": "detached"},
     "terminate": {None: None, "reserved": "detached", "attaching": "detached", "attached": Conflict, "detaching": "detached", "detached": "detached"},
     "release": {None: None, "reserved": Refused, "attaching": Refused, "attached": Refused, "detaching": Refused, "detached": None},
 }  # fmt: skip
@@ -128,6 +129,20 @@ def test_a_volume_without_data_is_not_reserved():
         act("reserve", dataclasses.replace(volume(), data_bytes=None))
 
 
+def test_the_transport_is_recorded_once_and_asked_for_again():
+    first = act("reserve", volume(), transport="host")
+    assert first.attachment("web-1").transport == "host"
+    assert act("reserve", first).attachment("web-1").transport == "host"
+    with pytest.raises(Conflict, match="is reserved for web-1 by transport host, not qemu; set transport to host, or detach it first"):
+        act("reserve", first, transport="qemu")
+    again = act("reserve", volume(dataclasses.replace(MINE, status="detached", transport="host")), transport="local")
+    assert again.attachment("web-1").transport == "local"
+
+
+def test_a_record_without_a_transport_is_an_old_one_of_qemus():
+    assert attachment_from({"id": "a", "instance": "i", "host": "h"}).transport == "qemu"
+
+
 def test_reserve_needs_a_host():
     with pytest.raises(Invalid, match="give host"):
         act("reserve", volume(), host=None)
@@ -144,6 +159,15 @@ def test_step_and_reason_are_noted_and_go_with_the_next_move():
     noted = act("reserve", volume(MINE), step="attach", reason="compute-1 is unreachable")
     assert (noted.attachment("web-1").step, noted.attachment("web-1").reason) == ("attach", "compute-1 is unreachable")
     assert act("complete", noted).attachment("web-1").reason is None
+
+
+def test_who_shares_the_session_counts_those_that_stay():
+    def at(number, **changes):
+        return Attachment(**{"id": f"a{number}", "instance": f"web-{number}", "host": "compute-1", "transport": "host", "status": "attached", **changes})
+
+    others = (at(2), at(3, status="detaching"), at(4, transport="qemu"), at(5, transport="local"), at(6, host="compute-2"), at(7, status="detached"))
+    result = attachment_result(volume(MINE, *others, multiattach=True), "web-1")
+    assert (result["others"], result["others_on_host"], result["others_staying"]) == (4, 3, 1)
 
 
 def test_who_else_holds_it_counts_those_whose_host_is_not_clean():

@@ -18,21 +18,24 @@ COMPUTE = {
 WISH = {"volume": "db", "instance": "web-1"}
 
 
-def place(*wishes, connectors=None, storage=("s1",), homes=None, **more):
-    return _walk.place(list(wishes), connectors or COMPUTE, list(storage), homes or {}, "iqn.2026-01.org.example", **more)
+def place(*wishes, connectors=None, storage=("s1",), looks=None, **more):
+    return _walk.place(list(wishes), connectors or COMPUTE, list(storage), looks or {}, "iqn.2026-01.org.example", **more)
 
 
 def reserved(placed, **changes):
     fields = {"volume_id": "v1", "attachment_id": "a1", "path": "/p/v1", "size_bytes": 1, "multiattach": False, "status": "reserved"}
-    result = {**WISH, "changed": True, "steps": ["reserve"], "others": 0, "others_on_host": 0, **fields, **changes}
-    return _walk.merge(placed, "reserve", {"s1": {"results": [result]}})
+    counts = {"others": 0, "others_on_host": 0, "others_staying": 0}
+    result = {**WISH, "changed": True, "steps": ["reserve"], "transport": placed[0]["transport"], **counts, **fields, **changes}
+    return _walk.merge(placed, "reserve", {placed[0]["storage_host"]: {"results": [result]}})
 
 
-def admitted():
-    exported = {"target_iqn": "iqn.2026-01.org.example:volume-v1", "portals": [{"ip": "192.0.2.1", "port": 3260}], "changed": True, "steps": ["export"]}
+def admitted(transport="qemu"):
+    luns = [{"lun": 7, "serial": "someone-elses", "wwid": "naa.7"}, {"lun": 3, "serial": "v1", "wwid": "naa.1"}]
+    shown = {"portals": [{"ip": "192.0.2.1", "port": 3260}], "luns": luns}
+    exported = {"target_iqn": "iqn.2026-01.org.example:volume-v1", **shown, "changed": True, "steps": ["export"]}
     door = {"target_iqn": exported["target_iqn"], "initiator": CONNECTOR["initiator"], "username": "u", "password": "p"}
     doors = [{**door, "initiator": "iqn.x:other", "username": "no"}, {**door, "target_iqn": "iqn.x:t", "username": "no"}, door]
-    after = _walk.merge(reserved(place(WISH)), "export", {"s1": {"results": [exported]}})
+    after = _walk.merge(reserved(place({**WISH, "transport": transport})), "export", {"s1": {"results": [exported]}})
     return _walk.merge(after, "acl", {"s1": {"results": [exported], "credentials": doors}})
 
 
@@ -72,8 +75,31 @@ class TestPlace:
 
     def test_several_storage_hosts_need_a_home(self):
         assert "no storage host, or more than one, has a volume db (s1, s2 were asked)" in reason(place(WISH, storage=("s1", "s2"))[0])
-        assert place(WISH, storage=("s1", "s2"), homes={"db": "s2"})[0]["storage_host"] == "s2"
+        looks = {"s1": {"volumes": []}, "s2": {"volumes": [{"name": "db"}]}}
+        assert place(WISH, storage=("s1", "s2"), looks=looks)[0]["storage_host"] == "s2"
         assert place({**WISH, "storage_host": "s2"}, storage=("s1", "s2"))[0]["storage_host"] == "s2"
+
+    def test_a_storage_host_that_does_not_answer_is_named(self):
+        looks = {"s1": {"volumes": []}, "s2": {"unreachable": True, "msg": "timed out"}}
+        assert "no answer from s2 (unreachable: timed out); say which" in reason(place(WISH, storage=("s1", "s2"), looks=looks)[0])
+
+    @pytest.mark.parametrize(
+        "wish,transports,expected",
+        [
+            ({}, {}, "host"),
+            ({}, {"c1": "qemu", "c2": "host"}, "qemu"),
+            ({"transport": "host"}, {"c1": "qemu"}, "host"),
+        ],
+    )
+    def test_how_the_bytes_travel(self, wish, transports, expected):
+        assert place({**WISH, **wish}, transports=transports)[0]["transport"] == expected
+
+    def test_on_one_host_nothing_has_to_travel(self):
+        (placed,) = place(WISH, storage=("c1",), transports={"c1": "qemu"})
+        assert placed["transport"] == "local"
+        assert place({**WISH, "transport": "host"}, storage=("c1",))[0]["transport"] == "host"
+        assert "volume db is on s1 and web-1 on c1; leave transport out" in reason(place({**WISH, "transport": "local"})[0])
+        assert "transport pigeon is not known" in reason(place({**WISH, "transport": "pigeon"})[0])
 
     def test_no_storage_host(self):
         assert "inventory group storage" in reason(place(WISH, storage=())[0])
@@ -95,7 +121,7 @@ class TestPlace:
     @pytest.mark.parametrize("recorded,ok", [("c1", True), ("c2", True), ("c3", False), ("c9", False)])
     def test_backwards_another_host_than_the_recorded_one_needs_proof(self, recorded, ok):
         placed = place(WISH, backwards=True)
-        begun = _walk.merge(placed, "begin", {"s1": {"results": [{**WISH, "volume_id": "v1", "host": recorded}]}})
+        begun = _walk.merge(placed, "begin", {"s1": {"results": [{**WISH, "volume_id": "v1", "host": recorded, "transport": "host"}]}})
         assert (begun[0]["host"], "failure" not in begun[0]) == ("c1", ok)
         assert bool(_walk.items([{**begun[0], "attachment_id": "a1"}], "detach", "c1")) == ok
 
@@ -111,7 +137,7 @@ class TestItems:
 
     def test_reserve_names_host_and_initiator(self):
         (item,) = _walk.items(place(WISH), "reserve", "s1")
-        assert item == {**WISH, "action": "reserve", "host": "c1", "initiator": CONNECTOR["initiator"], "ip": "192.0.2.7", "mode": "rw"}
+        assert item == {**WISH, "action": "reserve", "host": "c1", "initiator": CONNECTOR["initiator"], "ip": "192.0.2.7", "mode": "rw", "transport": "host"}
 
     def test_attachments_of_one_target_share_an_item(self):
         first, second = reserved(place(WISH))[0], reserved(place(WISH))[0]
@@ -123,8 +149,38 @@ class TestItems:
 
     def test_the_disk_gets_the_auth_of_its_own_initiator(self):
         (item,) = _walk.items(admitted(), "attach", "c1")
-        assert (item["source"]["username"], item["source"]["password"], item["source"]["lun"]) == ("u", "p", 1)
+        assert (item["source"]["username"], item["source"]["password"], item["source"]["lun"]) == ("u", "p", 3)
         assert (item["domain"], item["serial"], item["read_only"], item["shareable"]) == ("web-1", "v1", False, False)
+
+    def test_the_host_logs_in_with_all_that_tells_its_device(self):
+        (item,) = _walk.items(admitted("host"), "login", "c1")
+        assert item == {
+            "target_iqn": "iqn.2026-01.org.example:volume-v1", "lun": 3, "portals": [{"ip": "192.0.2.1", "port": 3260}],
+            "wwid": "naa.1", "serial": "v1", "size_bytes": 1, "username": "u", "password": "p",
+        }  # fmt: skip
+        assert _walk.items(admitted("qemu"), "login", "c1") == []
+
+    def test_the_instance_gets_the_hosts_device(self):
+        answer = {"target_iqn": "iqn.2026-01.org.example:volume-v1", "device_path": "/dev/disk/by-id/x", "degraded": True, "steps": ["log in"]}
+        after = _walk.merge(admitted("host"), "login", {"c1": {"results": [answer]}})
+        (item,) = _walk.items(after, "attach", "c1")
+        assert (item["source"], item["io"]) == ({"type": "block", "path": "/dev/disk/by-id/x"}, "native")
+        assert "io" not in _walk.items([{**after[0], "cache": "writeback"}], "attach", "c1")[0]
+        assert "degraded" in _walk.story(after)[0]
+
+    @pytest.mark.parametrize("path,kind", [("/dev/vg/volume-v1", "block"), ("/srv/volume-v1", "file")])
+    def test_a_volume_on_the_spot_is_plugged_as_it_is(self, path, kind):
+        after = reserved(place(WISH, storage=("c1",)), path=path)
+        assert [s for s in ("export", "acl", "login", "logout", "deny", "withdraw") if _walk.items(after, s, "c1", {"portals": []})] == []
+        assert _walk.items(after, "attach", "c1")[0]["source"] == {"type": kind, "path": path}
+        assert "source" not in _walk.items(after, "detach", "c1")[0]
+
+    @pytest.mark.parametrize("here,staying,expected", [(0, 0, "refuse"), (1, 0, "keep"), (1, 1, None)])
+    def test_a_session_stays_as_long_as_others_on_the_host_need_it(self, here, staying, expected):
+        after = [{**admitted("host")[0], "others": here, "others_on_host": here, "others_staying": staying}]
+        items = _walk.items(after, "logout", "c1")
+        assert [item["if_in_use"] for item in items] == ([expected] if expected else [])
+        assert all((item["state"], item["serial"]) == ("absent", "v1") for item in items)
 
     @pytest.mark.parametrize("others,here,steps", [(0, 0, ["withdraw"]), (1, 0, ["deny"]), (1, 1, [])])
     def test_an_export_stays_as_long_as_others_need_it(self, others, here, steps):
@@ -135,7 +191,7 @@ class TestItems:
 class TestMerge:
     def test_every_step_adds_and_the_story_grows(self):
         (attachment,) = admitted()
-        assert attachment["target_iqn"] == "iqn.2026-01.org.example:volume-v1" and attachment["lun"] == 1
+        assert attachment["target_iqn"] == "iqn.2026-01.org.example:volume-v1" and attachment["lun"] == 3
         assert [told["what"] for told in attachment["told"]] == ["reserve", "export", "export"]
         assert attachment["changed"]
 
@@ -213,6 +269,19 @@ def test_a_name_that_two_storage_hosts_have_is_nobodys_but_by_wish():
     looks = {"s1": {"volumes": [{"name": "db"}, {"name": "x"}]}, "s2": {"volumes": [{"name": "db"}]}, "s3": {"unreachable": True}}
     assert _walk.homes_of(looks) == {"x": "s1"}
     assert _walk.homes_of(looks, {"s1": {"results": [{"name": "db"}]}}) == {"x": "s1", "db": "s1"}
+
+
+def test_who_has_the_volumes_that_are_to_grow():
+    attachment = {"instance": "web-1", "host": "c1", "mode": "ro", "transport": "qemu", "status": "attached"}
+    held = {"name": "db", "attachments": [attachment, {**attachment, "instance": "web-2", "status": "detaching"}]}
+    looks = {"s1": {"volumes": [held]}, "s2": {"volumes": [{"name": "free", "attachments": []}]}}
+    wishes = [{"name": "db", "size_gib": 2}, {"name": "free", "size_gib": 2}]
+    assert _walk.housed(wishes, looks) == [{**wishes[0], "storage_host": "s1"}, {**wishes[1], "storage_host": "s2"}]
+    assert _walk.attached(wishes, looks) == [
+        {"volume": "db", "storage_host": "s1", "instance": "web-1", "host": "c1", "mode": "ro", "transport": "qemu"}
+    ]
+    with pytest.raises(ValueError, match="has a volume nope; correct the name"):
+        _walk.housed([{"name": "nope"}], looks)
 
 
 def test_volumes_go_home():

@@ -29,8 +29,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 class Attachment:
     """One volume given to one instance, or on the way there or back.
 
-    `status` is reserved, attaching, attached, detaching or detached. `step` and `reason` say where
-    and why a walk stopped, for the person who has to look at it.
+    `status` is reserved, attaching, attached, detaching or detached. `transport` is how the bytes travel: host (its
+    kernel logs in), qemu (QEMU itself does) or local (no export). `step` and `reason` say where and why a walk
+    stopped, for the person who has to look at it.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Attachment:
     host: str
     status: str = "reserved"
     mode: str = "rw"
+    transport: str = "qemu"  # what records of 0.1.0, which do not say it, meant
     initiator: t.Optional[str] = None
     ip: t.Optional[str] = None
     device: t.Optional[str] = None
