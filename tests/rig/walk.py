@@ -56,7 +56,54 @@ class Played:
         return runs
 
 
-class Walk:
+class Plays:
+    """Playbooks of the collection, run on the inventory `hosts.yml` in a directory, in which each leaves what it said."""
+
+    directory: Path
+
+    def play(self, playbook: str, *arguments: str, check: bool = False, env: dict[str, str] | None = None, **variables: Any) -> Played:
+        """Runs a playbook of the collection with these extra variables, to its end or to its death."""
+        number = len(list(self.directory.glob("play-*")))
+        here = self.directory / f"play-{number}"
+        here.mkdir()
+        extra = here / "vars.json"
+        extra.write_text(json.dumps(variables))
+        tool = Path(sys.executable).with_name("ansible-playbook")
+        name = playbook if "/" in playbook else f"stackless.block.{playbook}"
+        command = [str(tool), "-i", str(self.directory / "hosts.yml"), name, "-e", f"@{extra}", "--diff", *arguments]
+        with (here / "output").open("w") as output:
+            process = subprocess.Popen(
+                command + (["--check"] if check else []), cwd=here, env=self.environment(here, env or {}),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+            (here / "controller").write_text(str(process.pid))
+            try:
+                status = process.wait(300)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+        tasks = [json.loads(line) for line in _lines(here / "record")]
+        return Played(status, (here / "output").read_text(), tasks, _lines(here / "steps"))
+
+    def environment(self, here: Path, more: dict[str, str]) -> dict[str, str]:
+        ours = {
+            "ANSIBLE_COLLECTIONS_PATH": str(collections_path()),
+            "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callbacks"),
+            "ANSIBLE_CALLBACKS_ENABLED": "record",
+            "ANSIBLE_LOCAL_TEMP": str(here / "tmp"),
+            "ANSIBLE_REMOTE_TMP": str(here / "remote"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
+            "STACKLESS_RECORD": str(here / "record"),
+            "STACKLESS_STEPS": str(here / "steps"),
+            "STACKLESS_CONTROLLER": str(here / "controller"),
+            "PYTHONPATH": str(HERE / "kill"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        return {**os.environ, **ours, **more}
+
+
+class Walk(Plays):
     """Hosts, inventory and plays in a directory of their own; `close` ends all of it."""
 
     def __init__(self, computes: int = 1, **options: Any) -> None:
@@ -107,47 +154,6 @@ class Walk:
             "compute": {"hosts": compute},
         }
         (self.directory / "hosts.yml").write_text(json.dumps(hosts, indent=1))
-
-    def play(self, playbook: str, *arguments: str, check: bool = False, env: dict[str, str] | None = None, **variables: Any) -> Played:
-        """Runs a playbook of the collection with these extra variables, to its end or to its death."""
-        number = len(list(self.directory.glob("play-*")))
-        here = self.directory / f"play-{number}"
-        here.mkdir()
-        extra = here / "vars.json"
-        extra.write_text(json.dumps(variables))
-        tool = Path(sys.executable).with_name("ansible-playbook")
-        name = playbook if "/" in playbook else f"stackless.block.{playbook}"
-        command = [str(tool), "-i", str(self.directory / "hosts.yml"), name, "-e", f"@{extra}", "--diff", *arguments]
-        with (here / "output").open("w") as output:
-            process = subprocess.Popen(
-                command + (["--check"] if check else []), cwd=here, env=self.environment(here, env or {}),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-            (here / "controller").write_text(str(process.pid))
-            try:
-                status = process.wait(300)
-            finally:
-                if process.poll() is None:
-                    process.kill()
-        tasks = [json.loads(line) for line in _lines(here / "record")]
-        return Played(status, (here / "output").read_text(), tasks, _lines(here / "steps"))
-
-    def environment(self, here: Path, more: dict[str, str]) -> dict[str, str]:
-        ours = {
-            "ANSIBLE_COLLECTIONS_PATH": str(collections_path()),
-            "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callbacks"),
-            "ANSIBLE_CALLBACKS_ENABLED": "record",
-            "ANSIBLE_LOCAL_TEMP": str(here / "tmp"),
-            "ANSIBLE_REMOTE_TMP": str(here / "remote"),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_PIPELINING": "1",
-            "STACKLESS_RECORD": str(here / "record"),
-            "STACKLESS_STEPS": str(here / "steps"),
-            "STACKLESS_CONTROLLER": str(here / "controller"),
-            "PYTHONPATH": str(HERE / "kill"),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
-        return {**os.environ, **ours, **more}
 
     # ---- what is there, in a form that two runs share
 
