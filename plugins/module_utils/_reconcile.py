@@ -56,7 +56,8 @@ class Plan:
 
     `key` is where the item's state stands in the world; `label` is what a person calls the item,
     unique in a list, and by default the key. `closing` are acts that must not be done before `steps`
-    have come true: what they take away is still needed until then.
+    have come true: what they take away is still needed until then. `undo` takes back what `steps` made,
+    when they fail or don't come true.
     """
 
     key: t.Hashable
@@ -66,6 +67,7 @@ class Plan:
     label: str = ""
     warnings: t.Tuple[str, ...] = ()
     closing: t.Tuple[Step, ...] = ()
+    undo: t.Tuple[Step, ...] = ()
 
     @property
     def acts(self) -> t.Tuple[Step, ...]:
@@ -101,6 +103,9 @@ class Resource:
         """What a result of a task before this one, predicted in check mode, changes in the world as it was seen."""
         return {}
 
+    def flush(self) -> None:
+        """Does, once for all items, what their steps only gathered."""
+
     def settled(self, plan: Plan, world: World) -> bool:
         """Whether the plan's steps came true. Raises when it is sure that they never will."""
         return world.get(plan.key) == plan.after
@@ -116,6 +121,10 @@ class Resource:
     def show(self, plan: Plan, state: t.Any) -> t.Dict[str, t.Any]:
         """The return values of one item in the given state."""
         return as_data(state) or {}
+
+    def doubts(self, plan: Plan, state: t.Any) -> t.Sequence[str]:
+        """Warnings about an item that only the state it has reached gives rise to."""
+        return ()
 
     def besides(self, shown: t.Sequence[t.Tuple[Plan, t.Any]]) -> t.Dict[str, t.Any]:
         """Return values of the whole task beside its items, from the plans that did not fail and their states.
@@ -140,6 +149,7 @@ class Outcome:
     done: int = 0
     state: t.Any = None
     error: t.Optional[StorageError] = None
+    undone: t.Tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -264,13 +274,37 @@ def _apply(resource: Resource, outcomes: t.List[Outcome]) -> None:
             outcome.error = error
             if outcome.done:
                 world = _observe(resource, outcomes)
+    _flush(resource, [o for o in outcomes if o.done])
     _settle(resource, [o for o in outcomes if o.error is None and o.plan.acts])
+    _take_back(resource, [o for o in outcomes if o.error is not None and o.done])
+
+
+def _flush(resource: Resource, touched: t.List[Outcome]) -> None:
+    """What can't be done for all of them is an error of each."""
+    try:
+        if touched:
+            resource.flush()
+    except StorageError as error:
+        for outcome in touched:
+            outcome.error = outcome.error or error
 
 
 def _run(outcome: Outcome, steps: t.Sequence[Step]) -> None:
     for step in steps:
         outcome.done += 1
         step.act(*step.args)
+
+
+def _take_back(resource: Resource, failed: t.List[Outcome]) -> None:
+    """Undoes what failed items made in this run; a step that can't be undone is told with the failure."""
+    for outcome in failed:
+        for step in outcome.plan.undo:
+            try:
+                step.act(*step.args)
+                outcome.undone += (step.name,)
+            except StorageError as error:
+                outcome.error = type(outcome.error)(f"{outcome.error}; and to {step.name} failed: {error}")
+    _flush(resource, [outcome for outcome in failed if outcome.undone])
 
 
 def _settle(resource: Resource, waiting: t.List[Outcome]) -> None:
@@ -309,7 +343,9 @@ def _finish(module: t.Any, resource: Resource, outcomes: t.List[Outcome]) -> Non
         "diff": [_diff(o) for o in outcomes if o.plan and o.changed],
         **resource.besides([(o.plan, o.state) for o in outcomes if o.plan and o.error is None]),
     }
-    for warning in sorted({w for o in outcomes if o.plan for w in o.plan.warnings}):
+    planned = [o for o in outcomes if o.plan]
+    doubts = {w for o in planned if o.error is None for w in resource.doubts(o.plan, o.state)}
+    for warning in sorted(doubts.union(*(o.plan.warnings for o in planned))):
         module.warn(warning)
     if module.params.get(resource.plural) is None:
         answer = {**results[0], **answer}
@@ -324,7 +360,7 @@ def _summary(failed: t.List[str], total: int) -> str:
 
 
 def _result(resource: Resource, outcome: Outcome) -> t.Dict[str, t.Any]:
-    steps = [step.name for step in outcome.plan.acts[: outcome.done]] if outcome.plan else []
+    steps = [*(step.name for step in outcome.plan.acts[: outcome.done]), *outcome.undone] if outcome.plan else []
     named = {**resource.identify(outcome.item), "steps": steps, "changed": outcome.changed}
     if outcome.error is not None:
         return {**named, "failed": True, "msg": str(outcome.error)}

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -238,3 +239,46 @@ def test_a_diff_shows_that_a_secret_changes_but_not_what_it_is():
     assert diff_data({"p": old}, {"p": old}) == ({"p": MASK}, {"p": MASK})
     before, after = diff_data({"p": old}, {"p": new})
     assert before != after and "secret-1" not in f"{before}{after}"
+
+
+class Doors(Lamps):
+    """Lamps whose switching is undone when it fails, and which flicker."""
+
+    def plan(self, want, world):
+        plan = super().plan(want, world)
+        back = (Step(f"switch {plan.key} back", HOUSE.switch, (plan.key, plan.before)),)
+        return dataclasses.replace(plan, undo=back)
+
+    def doubts(self, plan, state):
+        return [f"lamp {plan.key} flickers"] if state else []
+
+
+def test_what_did_not_come_true_is_taken_back_and_what_did_stays():
+    house = House(a=False, slow=False)
+    house.slow = {"slow"}
+    answer = run(house, resource=Doors, timeout=0, lamps=[{"name": "slow", "on": True}, {"name": "a", "on": True}])
+    assert [r["steps"] for r in answer["results"]] == [["switch slow on", "switch slow back"], ["switch a on"]]
+    assert house.lamps == {"a": True, "slow": False}
+
+
+def test_what_can_not_be_taken_back_is_told_with_the_failure():
+    answer = run(House(broken=False), resource=Doors, name="broken", on=True)
+    assert answer["msg"] == (
+        "lamp broken does not switch; change the bulb; and to switch broken back failed: lamp broken does not switch; change the bulb"
+    )
+    assert answer["steps"] == ["switch broken on"]
+
+
+def test_a_refusal_has_nothing_to_take_back():
+    house = House()
+    run(house, resource=Doors, name="locked", on=True)
+    assert house.writes == 0
+
+
+def test_the_reached_state_may_give_rise_to_warnings():
+    global HOUSE
+    HOUSE = House(a=False)
+    module = Module(name="a", on=True)
+    with pytest.raises(Ended):
+        reconcile(module, Doors)
+    assert module.warned == ["lamp a flickers"]
