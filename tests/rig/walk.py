@@ -63,9 +63,7 @@ class Plays:
 
     def play(self, playbook: str, *arguments: str, check: bool = False, env: dict[str, str] | None = None, **variables: Any) -> Played:
         """Runs a playbook of the collection with these extra variables, to its end or to its death."""
-        number = len(list(self.directory.glob("play-*")))
-        here = self.directory / f"play-{number}"
-        here.mkdir()
+        here = Path(tempfile.mkdtemp(prefix="play-", dir=self.directory))
         extra = here / "vars.json"
         extra.write_text(json.dumps(variables))
         tool = Path(sys.executable).with_name("ansible-playbook")

@@ -6,7 +6,8 @@
 
 Every step that the engine has done is a line in the file STACKLESS_STEPS. When that is the line
 STACKLESS_KILL_AFTER, the controller of the play, whose process id stands in STACKLESS_CONTROLLER, and all
-that it has started are killed at once.
+that it has started are killed at once. On another host than the controller's, STACKLESS_HELD is set instead:
+the module writes its process id there and stops, and whoever waits for that file kills both.
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ def kill_all():
             pass
 
 
+def hold():
+    held = os.environ["STACKLESS_HELD"]
+    with open(held + ".new", "w", encoding="utf-8") as handle:
+        handle.write(str(os.getpid()))
+    os.replace(held + ".new", held)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def count(step):
     with open(os.environ["STACKLESS_STEPS"], "a+", encoding="utf-8") as steps:
         steps.write(step.name + "\n")
@@ -54,7 +63,7 @@ def count(step):
         steps.seek(0)
         done = len(steps.readlines())
     if done == int(os.environ.get("STACKLESS_KILL_AFTER", "0")):
-        kill_all()
+        hold() if "STACKLESS_HELD" in os.environ else kill_all()
 
 
 def watched(engine):
