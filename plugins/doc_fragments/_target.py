@@ -14,9 +14,10 @@ class ModuleDocFragment(object):
 options:
   helper:
     description:
-      - The target daemon. V(tgt) is C(tgtd) of the package C(tgt), which needs no kernel module.
+      - The target daemon. V(tgt) is C(tgtd) of the package C(tgt), which needs no kernel module. V(lio) is the target of the
+        Linux kernel, which C(targetcli) and C(targetctl) manage too.
     type: str
-    choices: [tgt]
+    choices: [tgt, lio]
     default: tgt
   control_port:
     description:
@@ -34,6 +35,12 @@ options:
         It must exist. The default is the one that the distribution's service loads when it starts.
     type: path
     default: /etc/tgt/conf.d
+  saveconfig:
+    description:
+      - For O(helper=lio), the file from which C(targetctl restore) makes the targets when the host starts. Of it, only what the
+        task changed is replaced, at once and once a task. The default is that of the installed rtslib, on Debian
+        C(/etc/rtslib-fb-target/saveconfig.json).
+    type: path
   return_secrets:
     description:
       - Whether RV(ignore:credentials) is returned, which holds the CHAP passwords. Set C(no_log=true) on such a task.
@@ -41,4 +48,5 @@ options:
     default: false
 requirements:
   - For O(helper=tgt), a running C(tgtd) (package C(tgt)), and root.
+  - For O(helper=lio), C(rtslib-fb) (package C(python3-rtslib-fb)) for the Python that runs the module, and root.
 """

@@ -20,19 +20,20 @@ from ._model.target import (
     Export,
     Portal,
     Target,
+    check_attributes,
     check_initiator,
     check_iqn,
-    check_lun,
     check_password,
     check_path,
     check_portal,
     check_serial,
     check_username,
+    lacking,
     target_from,
 )
 from ._plan_target import AclWish, LunWish, TargetWish, plan_target
 from ._reconcile import Plan, Resource, World
-from ._targets import PORTALS, Look, backing, open_targets
+from ._targets import PORTALS, Look, LunLook, backing, open_targets
 
 # As Cinder's iSCSI drivers make them: long enough to be unique, short enough for every initiator.
 _USERNAME_LENGTH, _PASSWORD_LENGTH = 20, 16
@@ -53,20 +54,24 @@ class Targets(Resource):
         self.served: t.FrozenSet[Portal] = frozenset()
 
     def want(self, item: Options) -> TargetWish:
-        iqn = check_iqn(item.get("target_iqn"))
+        iqn = self.backend.spelled(check_iqn(item.get("target_iqn")))
         return TargetWish(
             iqn=iqn,
             present=item.get("state") != "absent",
-            luns=_once("LUN", iqn, [_lun_wish(lun, iqn) for lun in item.get("luns") or []], lambda wish: wish.lun),
+            luns=tuple(_lun_wish(lun, iqn) for lun in item.get("luns") or []),
             portals=frozenset(check_portal(portal.get("ip"), portal.get("port"), iqn) for portal in item.get("portals") or []),
-            acls=_once("initiator", iqn, [_acl_wish(acl, iqn) for acl in item.get("acls") or []], lambda wish: wish.initiator),
+            acls=_once(iqn, [_acl_wish(acl, iqn, self.backend.spelled) for acl in item.get("acls") or []]),
+            attributes=check_attributes(item.get("attributes"), iqn),
             **{key: bool(item.get(key)) for key in ("purge_luns", "purge_portals", "purge_acls")},
         )
 
     def observe(self, wants: t.Sequence[TargetWish]) -> World:
-        world = self.backend.observe([_look(want) for want in wants])
+        world = self.backend.observe([_look(want, self.backend.first_lun) for want in wants])
         self.served = world[PORTALS]
         return world
+
+    def flush(self) -> None:
+        self.backend.flush()
 
     def plan(self, want: TargetWish, world: World) -> Plan:
         return plan_target(want, world, self.backend)
@@ -98,7 +103,7 @@ def find_targets(options: Options) -> Options:
         names &= set(options["target_iqns"])
     world = backend.observe([Look(iqn) for iqn in sorted(names)])
     found = [(iqn, world[iqn]) for iqn in sorted(names) if iqn in world]
-    told = [{"target_iqn": iqn, **target_result(export, world[PORTALS])} for iqn, export in found]
+    told = [{"target_iqn": iqn, **target_result(export, world[PORTALS]), "incomplete": lacking(export)} for iqn, export in found]
     return {"targets": told, **credentials([export for iqn, export in found], options["return_secrets"])}
 
 
@@ -122,7 +127,7 @@ def target_result(export: t.Optional[Export], served: t.FrozenSet[Portal]) -> Op
     return {
         "portals": as_data(sorted(target.portals or served)),
         "luns": as_data(target.luns),
-        "acls": [{key: getattr(acl, key) for key in ("initiator", "username", "mutual_username")} for acl in target.acls],
+        "acls": [{key: getattr(acl, key) for key in ("initiator", "username", "mutual_username", "read_only")} for acl in target.acls],
         "sessions": as_data(export.sessions),
         "target": as_data(export),
     }
@@ -158,28 +163,35 @@ def _with_secrets(acl: Acl, seen: t.Optional[Acl]) -> Acl:
     return dataclasses.replace(acl, password=seen.password, mutual_password=seen.mutual_password)
 
 
-def _look(want: TargetWish) -> Look:
+def _look(want: TargetWish, first_lun: int) -> Look:
     return Look(
         iqn=want.iqn,
         portals=want.portals,
         paths=frozenset(wish.path for wish in want.luns if wish.path),
         initiators=frozenset(wish.initiator for wish in want.acls if want.present and wish.present and wish.chap != "none"),
+        attributes=frozenset(name for name, value in want.attributes),
+        luns=tuple(_lun_look(wish, first_lun) for wish in want.luns if wish.attributes),
     )
 
 
+def _lun_look(wish: LunWish, first_lun: int) -> LunLook:
+    number = first_lun if wish.lun is None and not (wish.path or wish.serial) else wish.lun
+    return LunLook(number, wish.path, wish.serial, frozenset(name for name, value in wish.attributes))
+
+
 def _lun_wish(lun: Options, iqn: str) -> LunWish:
-    number = check_lun(lun.get("lun"), iqn)
-    path = lun.get("path")
+    number, path = lun.get("lun"), lun.get("path")
     return LunWish(
         lun=number,
         path=path if path is None else check_path(path, number, iqn),
         serial=check_serial(lun.get("serial"), number, iqn),
-        **{key: lun.get(key) for key in ("read_only", "bstype", "write_cache")},
+        attributes=check_attributes(lun.get("attributes"), iqn),
+        **{key: lun.get(key) for key in ("read_only", "bstype", "write_cache", "discard")},
     )
 
 
-def _acl_wish(acl: Options, iqn: str) -> AclWish:
-    initiator = check_initiator(acl.get("initiator"), iqn)
+def _acl_wish(acl: Options, iqn: str, spelled: t.Callable[[str], str]) -> AclWish:
+    initiator = spelled(check_initiator(acl.get("initiator"), iqn))
     if acl.get("state") == "absent":
         return AclWish(initiator, present=False)
     pairs = {key: acl[key] for key in _PAIRS if acl.get(key) is not None}
@@ -188,7 +200,7 @@ def _acl_wish(acl: Options, iqn: str) -> AclWish:
     for key in pairs:
         check = check_password if key.endswith("password") else check_username
         pairs[key] = check(pairs[key], f"{key} of {initiator} at {iqn}")
-    return AclWish(initiator, chap=chap, fresh=(_random(_USERNAME_LENGTH), Secret(_random(_PASSWORD_LENGTH))), **pairs)
+    return AclWish(initiator, chap=chap, read_only=acl.get("read_only"), fresh=(_random(_USERNAME_LENGTH), Secret(_random(_PASSWORD_LENGTH))), **pairs)
 
 
 def _check_chap(chap: str, pairs: Options, where: str) -> None:
@@ -202,12 +214,11 @@ def _check_chap(chap: str, pairs: Options, where: str) -> None:
         raise Invalid(f"{where} has mutual secrets without CHAP; leave them out, or give it CHAP")
 
 
-def _once(what: str, iqn: str, wishes: t.List[t.Any], key: t.Callable[[t.Any], t.Any]) -> t.Tuple[t.Any, ...]:
-    seen: t.Set[t.Any] = set()
-    for wish in wishes:
-        if key(wish) in seen:
-            raise Invalid(f"{what} {key(wish)} stands twice in {iqn}; name each once")
-        seen.add(key(wish))
+def _once(iqn: str, wishes: t.List[AclWish]) -> t.Tuple[AclWish, ...]:
+    names = [wish.initiator for wish in wishes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise Invalid(f"initiator {twice} stands twice in {iqn}; name each once")
     return tuple(wishes)
 
 

@@ -17,21 +17,23 @@ import typing as t
 
 from ._errors import Conflict, Invalid, NotFound, Refused
 from ._model.data import Secret
-from ._model.target import Acl, Export, Lun, Portal, Target, ordered, own_serial
+from ._model.target import Acl, Attributes, Export, Lun, Portal, Target, ordered, own_serial
 from ._reconcile import Plan, Step, World
-from ._targets import ACCOUNTS, ELSEWHERE, PORTALS, TargetBackend, backing
+from ._targets import ACCOUNTS, ELSEWHERE, PORTALS, TargetBackend, Traits, backing, holder, traits
 
 
 @dataclasses.dataclass(frozen=True)
 class LunWish:
     """What the user says of one LUN; None is what the user does not care about."""
 
-    lun: int
+    lun: t.Optional[int]
     path: t.Optional[str] = None
     serial: t.Optional[str] = None
     read_only: t.Optional[bool] = None
     bstype: t.Optional[str] = None
     write_cache: t.Optional[bool] = None
+    discard: t.Optional[bool] = None
+    attributes: Attributes = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class AclWish:
     password: t.Optional[Secret] = None
     mutual_username: t.Optional[str] = None
     mutual_password: t.Optional[Secret] = None
+    read_only: t.Optional[bool] = None
     fresh: t.Tuple[str, Secret] = ("", Secret(""))
 
 
@@ -55,6 +58,7 @@ class TargetWish:
     luns: t.Tuple[LunWish, ...] = ()
     portals: t.FrozenSet[Portal] = frozenset()
     acls: t.Tuple[AclWish, ...] = ()
+    attributes: Attributes = ()
     purge_luns: bool = False
     purge_portals: bool = False
     purge_acls: bool = False
@@ -70,14 +74,17 @@ def plan_target(want: TargetWish, world: World, backend: TargetBackend) -> Plan:
         raise Conflict(have.obstacle)
     if not want.present:
         return _absent(want, have, world, backend)
+    want = dataclasses.replace(want, luns=_numbered(want, have, backend))
+    _check_attributes(want, backend)
     managed = _managed(want, have, world, backend)
-    live = _live(want, have, managed)
-    _check_portals(want, world, backend)
+    live = _live(want, have, managed, backend)
+    _check_portals(want, have, world, backend)
+    _check_data(managed, have, world)
     _check_accounts(managed, have, world, backend)
     _check_mutual(managed, live, backend)
-    _check_sessions(want, have, live)
-    _check_doors(have, managed, live)
-    after = Export(live, _record(managed), sessions=have.sessions)
+    _check_sessions(want, have, live, backend)
+    _check_doors(have, managed, live, backend)
+    after = Export(live, _record(live if backend.saves_live else managed), sessions=have.sessions)
     if live.addresses:
         where = ", ".join(sorted(live.addresses))
         return Plan(want.iqn, world.get(want.iqn), after, _steps(have, after, world, backend), warnings=(_WIDE.format(want.iqn, where),))
@@ -92,17 +99,34 @@ _WIDE = "target {0} lets in every initiator from {1}, which someone else allowed
 
 def _managed(want: TargetWish, have: Export, world: World, backend: TargetBackend) -> Target:
     record = have.saved or Target(want.iqn)
+    luns = _luns(want, have, world, backend)
     managed = Target(
         iqn=want.iqn,
         portals=want.portals if want.purge_portals else want.portals | record.portals,
-        luns=_luns(want, have, world, backend),
-        acls=_acls(want, record),
+        luns=luns,
+        acls=_kept_off(_acls(want, have, backend), luns, want.iqn),
     )
     paths = [lun.path for lun in managed.luns]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice:
         raise Invalid(f"two LUNs of {want.iqn} would share {twice}; give each its own data")
     return ordered(managed)
+
+
+def _numbered(want: TargetWish, have: Export, backend: TargetBackend) -> t.Tuple[LunWish, ...]:
+    """The wishes for LUNs, each with a number: its own, else that of the LUN it means, else the daemon's first."""
+    record, live = have.saved or Target(want.iqn), have.live or Target(want.iqn)
+    there = Target(want.iqn, luns=record.luns + live.luns)
+    wishes: t.Dict[int, LunWish] = {}
+    for wish in want.luns:
+        meant = there.meant(wish.lun, wish.path, wish.serial)
+        number = wish.lun if wish.lun is not None else meant.lun if meant else backend.first_lun
+        if number in wishes:
+            raise Invalid(f"LUN {number} stands twice in {want.iqn}; name each once")
+        if not backend.first_lun <= number <= backend.last_lun:
+            raise Invalid(f"LUN {number} of {want.iqn} can't be a disk; choose a number from {backend.first_lun} to {backend.last_lun}")
+        wishes[number] = dataclasses.replace(wish, lun=number)
+    return tuple(wishes.values())
 
 
 def _luns(want: TargetWish, have: Export, world: World, backend: TargetBackend) -> t.Tuple[Lun, ...]:
@@ -125,24 +149,35 @@ def _kept_lun(saved: Lun, live: t.Optional[Lun], iqn: str, world: World) -> Lun:
 
 def _wished_lun(wish: LunWish, saved: t.Optional[Lun], live: t.Optional[Lun], iqn: str, world: World, backend: TargetBackend) -> Lun:
     """A LUN that the wish names: what it leaves open is as it was, or as the back end makes it."""
-    known = saved or live or Lun(wish.lun, wish.path or "", bstype=backend.default_bstype)
-    path = wish.path or known.path
-    if not path:
-        raise Invalid(f"LUN {wish.lun} of {iqn} does not exist yet and needs a path")
-    if known.path != path:
-        raise Refused(f"LUN {wish.lun} of {iqn} is taken by {known.path}; choose another number for {path}, or remove that LUN first")
+    number, there = t.cast(int, wish.lun), saved or live
+    path = _path(wish, there, iqn)
+    nature = world.get(traits(path), backend.presumed(path))
+    known = there or Lun(number, path, **nature.defaults)
     size = world.get(backing(path))
     if size is None:
-        raise _no_data(wish.lun, iqn, path)
+        raise _no_data(number, iqn, path)
     serial, wwid = _identity(wish, saved, live, iqn, backend)
-    return dataclasses.replace(known, serial=serial, wwid=wwid, size_bytes=size, **_said(wish, iqn, backend))
+    return dataclasses.replace(known, serial=serial, wwid=wwid, size_bytes=size, **_said(wish, iqn, path, nature, backend))
 
 
-def _said(wish: LunWish, iqn: str, backend: TargetBackend) -> t.Dict[str, t.Any]:
-    """The attributes that the wish gives a value."""
+def _path(wish: LunWish, there: t.Optional[Lun], iqn: str) -> str:
+    path = wish.path or (there.path if there else "")
+    if not path:
+        raise Invalid(f"LUN {wish.lun} of {iqn} does not exist yet and needs a path")
+    if there and there.path != path:
+        raise Refused(f"LUN {wish.lun} of {iqn} is taken by {there.path}; choose another number for {path}, or remove that LUN first")
+    return path
+
+
+def _said(wish: LunWish, iqn: str, path: str, nature: Traits, backend: TargetBackend) -> t.Dict[str, t.Any]:
+    """What the wish gives a value."""
     if wish.bstype not in (None, *backend.bstypes):
         raise Invalid(f"LUN {wish.lun} of {iqn} can't have bstype {wish.bstype}; choose one of {', '.join(backend.bstypes)}")
-    return {key: getattr(wish, key) for key in ("read_only", "bstype", "write_cache") if getattr(wish, key) is not None}
+    said = {key: getattr(wish, key) for key in ("read_only", "bstype", "write_cache", "discard") if getattr(wish, key) is not None}
+    for key in sorted(nature.fixed & set(said)):
+        if said[key] != nature.defaults[key]:
+            raise Invalid(f"LUN {wish.lun} of {iqn} can't have {key} {said[key]}, which {path} or the target daemon does not allow; leave {key} out")
+    return {**said, "attributes": wish.attributes}
 
 
 def _identity(wish: LunWish, saved: t.Optional[Lun], live: t.Optional[Lun], iqn: str, backend: TargetBackend) -> t.Tuple[t.Optional[str], t.Optional[str]]:
@@ -151,21 +186,32 @@ def _identity(wish: LunWish, saved: t.Optional[Lun], live: t.Optional[Lun], iqn:
         return saved.serial, saved.wwid
     if wish.serial is None and live:
         return live.serial, live.wwid
-    serial = wish.serial or own_serial(iqn, wish.lun)
+    serial = wish.serial or own_serial(iqn, t.cast(int, wish.lun))
     return serial, backend.wwid(serial)
 
 
-def _acls(want: TargetWish, record: Target) -> t.Tuple[Acl, ...]:
+def _acls(want: TargetWish, have: Export, backend: TargetBackend) -> t.Tuple[Acl, ...]:
+    record, live = have.saved or Target(want.iqn), have.live or Target(want.iqn)
     wished = {wish.initiator: wish for wish in want.acls}
     kept = [] if want.purge_acls else [acl for acl in record.acls if acl.initiator not in wished]
-    return tuple(kept + [_acl(wish, record.acl(wish.initiator), want.iqn) for wish in wished.values() if wish.present])
+    return tuple(kept + [_acl(wish, record.acl(name) or live.acl(name), want.iqn, backend) for name, wish in wished.items() if wish.present])
 
 
-def _acl(wish: AclWish, saved: t.Optional[Acl], iqn: str) -> Acl:
+def _kept_off(acls: t.Tuple[Acl, ...], luns: t.Tuple[Lun, ...], iqn: str) -> t.Tuple[Acl, ...]:
+    """An initiator is kept from writing to the disks that others may write to; where there are none, it is as the others."""
+    writable = any(not lun.read_only for lun in luns)
+    early = [acl.initiator for acl in acls if acl.read_only and not luns]
+    if early:
+        raise Invalid(f"{early[0]} can't be kept from writing at {iqn} before there is a LUN; give luns too")
+    return tuple(dataclasses.replace(acl, read_only=acl.read_only and writable) for acl in acls)
+
+
+def _acl(wish: AclWish, known: t.Optional[Acl], iqn: str, backend: TargetBackend) -> Acl:
+    known = known or Acl(wish.initiator)
+    read_only = _read_only(wish, known, iqn, backend)
     if wish.chap == "none":
-        return Acl(wish.initiator)
-    saved = saved or Acl(wish.initiator)
-    acl = Acl(wish.initiator, *_incoming(wish, saved), *_mutual(wish, saved))
+        return Acl(wish.initiator, read_only=read_only)
+    acl = Acl(wish.initiator, *_incoming(wish, known), *_mutual(wish, known), read_only=read_only)
     if acl.mutual_username and not acl.mutual_password:
         raise Invalid(f"mutual_username {acl.mutual_username} of {wish.initiator} at {iqn} comes without a mutual_password; give both")
     if acl.mutual_password == acl.password:
@@ -173,45 +219,56 @@ def _acl(wish: AclWish, saved: t.Optional[Acl], iqn: str) -> Acl:
     return acl
 
 
+def _read_only(wish: AclWish, known: Acl, iqn: str, backend: TargetBackend) -> bool:
+    if wish.read_only and not backend.per_acl_read_only:
+        raise Refused(f"{wish.initiator} alone can't be kept from writing at {iqn}, where a LUN is read-only for all or for none; set read_only of the LUN")
+    return known.read_only if wish.read_only is None else wish.read_only
+
+
 def _incoming(wish: AclWish, saved: Acl) -> t.Tuple[t.Optional[str], t.Optional[Secret]]:
     """The initiator's pair: the user's, else the saved one, else the one made for this run."""
     if wish.chap == "given":
         return wish.username, wish.password
-    return (saved.username, saved.password) if saved.username else wish.fresh
+    return (saved.username, saved.password) if saved.username and saved.password else wish.fresh
 
 
 def _mutual(wish: AclWish, saved: Acl) -> t.Tuple[t.Optional[str], t.Optional[Secret]]:
     """The pair by which the target proves itself: the user's, else the saved one."""
     if wish.mutual_username not in (None, saved.mutual_username):
         return wish.mutual_username, wish.mutual_password
-    return saved.mutual_username, wish.mutual_password or saved.mutual_password
+    return saved.mutual_username or None, wish.mutual_password or saved.mutual_password
 
 
-def _live(want: TargetWish, have: Export, managed: Target) -> Target:
-    """The managed part, and of the others' part what is not to be purged."""
+def _live(want: TargetWish, have: Export, managed: Target, backend: TargetBackend) -> Target:
+    """The managed part, and of the others' part what is not to be purged. A target that does not run comes back with the saved part of others."""
     live, record = have.live or Target(want.iqn), have.saved or Target(want.iqn)
     denied = {wish.initiator for wish in want.acls if not wish.present}
     numbers = {lun.lun for lun in managed.luns} | {lun.lun for lun in record.luns}
     admitted = {acl.initiator for acl in managed.acls} | {acl.initiator for acl in record.acls} | denied
-    foreign = Target(want.iqn) if want.purge_acls else live
+    foreign = Target(want.iqn) if want.purge_acls else have.live or record
     strays = foreign.strays - usernames(record) - usernames(managed)
     luns = () if want.purge_luns else tuple(lun for lun in live.luns if lun.lun not in numbers)
     return ordered(
         Target(
             iqn=want.iqn,
-            portals=managed.portals,
+            portals=managed.portals | _others_portals(want, live, backend),
             luns=managed.luns + luns,
             acls=managed.acls + tuple(acl for acl in foreign.acls if acl.initiator not in admitted),
             addresses=foreign.addresses,
             strays=strays,
             stray_mutual=foreign.stray_mutual if foreign.stray_mutual in strays else None,
+            attributes=want.attributes,
         )
     )
 
 
-def _record(managed: Target) -> Target:
-    """What is saved of the managed part: all but the sizes, which the data itself has."""
-    return dataclasses.replace(managed, luns=tuple(dataclasses.replace(lun, size_bytes=None) for lun in managed.luns))
+def _others_portals(want: TargetWish, live: Target, backend: TargetBackend) -> t.FrozenSet[Portal]:
+    return frozenset() if want.purge_portals or backend.shared_portals else live.portals
+
+
+def _record(target: Target) -> Target:
+    """What is saved of it: all but the sizes, which the data itself has."""
+    return dataclasses.replace(target, luns=tuple(dataclasses.replace(lun, size_bytes=None) for lun in target.luns))
 
 
 def usernames(target: Target) -> t.FrozenSet[str]:
@@ -223,16 +280,42 @@ def usernames(target: Target) -> t.FrozenSet[str]:
 # ---- what is refused
 
 
-def _check_portals(want: TargetWish, world: World, backend: TargetBackend) -> None:
+def _check_attributes(want: TargetWish, backend: TargetBackend) -> None:
+    for name, value in [pair for attributes in (want.attributes, *(wish.attributes for wish in want.luns)) for pair in attributes]:
+        if backend.own_attributes is None:
+            raise Invalid(f"attribute {name} of {want.iqn} can't be set, because this target daemon has none; leave attributes out")
+        if name in backend.own_attributes:
+            raise Invalid(f"attribute {name} of {want.iqn} follows from other options (acls, read_only, discard, write_cache); set those instead")
+
+
+def _check_data(managed: Target, have: Export, world: World) -> None:
+    """Refuses data that someone else has open."""
+    live = have.live or Target(managed.iqn)
+    for lun in managed.luns:
+        who = world.get(holder(lun.path))
+        if who and not live.lun(lun.lun):
+            raise Conflict(f"{lun.path} for LUN {lun.lun} of {managed.iqn} is already {who}; take it away there first, or give other data")
+
+
+def _check_portals(want: TargetWish, have: Export, world: World, backend: TargetBackend) -> None:
     for portal, why in sorted(world.get(ELSEWHERE, {}).items()):
         if portal in want.portals:
             raise Invalid(f"nobody can listen at portal {portal} of {want.iqn} on this host: {why}; give an address of this host and a port that is free")
-    more = world.get(PORTALS, frozenset()) - want.portals
-    if want.purge_portals and backend.shared_portals and more:
+    if want.purge_portals:
+        _check_closed(want, have, world, backend)
+
+
+def _check_closed(want: TargetWish, have: Export, world: World, backend: TargetBackend) -> None:
+    """Refuses to close a portal that serves others, or a session."""
+    own = have.live.portals if have.live else frozenset()
+    more = (world.get(PORTALS, frozenset()) if backend.shared_portals else own) - want.portals
+    if more and backend.shared_portals:
         raise Refused(
             f"purge_portals of {want.iqn} would close {', '.join(map(str, sorted(more)))}, but a portal of {backend.where} serves all targets; "
             "leave purge_portals out, or close portals where the daemon is started"
         )
+    if more and have.sessions:
+        raise Refused(f"purge_portals of {want.iqn} would close {', '.join(map(str, sorted(more)))}, and it is in use by {_users(have)}; log out there first")
 
 
 def _check_accounts(managed: Target, have: Export, world: World, backend: TargetBackend) -> None:
@@ -257,7 +340,7 @@ def _check_mutual(managed: Target, live: Target, backend: TargetBackend) -> None
 
 def _check_names(names: t.List[str], iqn: str, have: Export, world: World, backend: TargetBackend) -> None:
     for name in names:
-        if names.count(name) > 1:
+        if backend.global_accounts and names.count(name) > 1:
             raise Conflict(f"username {name} stands twice in the acls of {iqn}; give each initiator its own, so that one can be denied alone")
         if backend.global_accounts and _is_others(name, iqn, have, world):
             raise Conflict(f"username {name} is already an account at {backend.where} that is not of {iqn}; choose another one")
@@ -270,7 +353,7 @@ def _is_others(name: str, iqn: str, have: Export, world: World) -> bool:
     return planned or (users is not None and bool(users - {iqn} or not users) and not ours)
 
 
-def _check_sessions(want: TargetWish, have: Export, live: Target) -> None:
+def _check_sessions(want: TargetWish, have: Export, live: Target, backend: TargetBackend) -> None:
     """Refuses to take a door or a disk from under a session."""
     before = have.live or Target(want.iqn)
     denied = {acl.initiator for acl in before.acls} | {wish.initiator for wish in want.acls}
@@ -280,20 +363,26 @@ def _check_sessions(want: TargetWish, have: Export, live: Target) -> None:
     if cut:
         raise Refused(f"{', '.join(cut)} is logged in at {want.iqn} and may use its disks; log out there first, then deny it")
     for lun in before.luns:
-        lost = _lost(lun, live.lun(lun.lun), have)
+        lost = _lost(lun, live.lun(lun.lun), have, backend)
         if lost and have.sessions:
             raise Refused(f"LUN {lun.lun} of {want.iqn} {lost}, and it is in use by {_users(have)}; log out there first")
 
 
-def _lost(before: Lun, after: t.Optional[Lun], have: Export) -> t.Optional[str]:
+def _lost(before: Lun, after: t.Optional[Lun], have: Export, backend: TargetBackend) -> t.Optional[str]:
     """Why a LUN has to be taken away, if so."""
     if after is None:
         return "is to be removed"
-    if before == after or _is_unfinished(before, after, have):
+    if before == after or _changes(before, after, backend) or _is_unfinished(before, after, have):
         return None
     names = [f.name for f in dataclasses.fields(Lun) if getattr(before, f.name) != getattr(after, f.name)]
     told = ", ".join(f"{name} ({getattr(before, name)} instead of {getattr(after, name)})" for name in names)
     return f"has to be made anew because of its {told}"
+
+
+def _changes(before: Lun, after: Lun, backend: TargetBackend) -> bool:
+    """Whether the LUN becomes what it shall be in place."""
+    names = {f.name for f in dataclasses.fields(Lun) if getattr(before, f.name) != getattr(after, f.name)}
+    return names <= backend.changeable | ({"size_bytes"} if after.bstype in backend.growing else set())
 
 
 def _is_unfinished(before: Lun, after: Lun, have: Export) -> bool:
@@ -302,10 +391,10 @@ def _is_unfinished(before: Lun, after: Lun, have: Export) -> bool:
     return before == given and have.saved is not None and have.saved.lun(after.lun) is not None
 
 
-def _check_doors(have: Export, managed: Target, live: Target) -> None:
+def _check_doors(have: Export, managed: Target, live: Target, backend: TargetBackend) -> None:
     """Refuses to leave a door of someone else open without CHAP, which asked for CHAP before."""
     foreign = {acl.initiator for acl in live.acls} - {acl.initiator for acl in managed.acls} | live.addresses
-    if foreign and have.live and usernames(have.live) and not usernames(live):
+    if backend.chap_per_target and foreign and have.live and usernames(have.live) and not usernames(live):
         raise Refused(
             f"target {live.iqn} would be left without any CHAP account and so open to {', '.join(sorted(foreign))}, which someone else let in; "
             "use purge_acls, or deny those too"
@@ -324,29 +413,43 @@ def _users(have: Export) -> str:
 
 
 def _steps(have: Export, after: Export, world: World, backend: TargetBackend) -> t.Tuple[Step, ...]:
-    """Saved before it is live, shut before it is removed from the saved form; doors open last."""
+    """What comes back after a restart is saved where it is read; the doors open last."""
     live, saved = t.cast(Target, after.live), t.cast(Target, after.saved)
-    iqn, before = live.iqn, have.live or Target(live.iqn)
+    before = have.live or Target(live.iqn, enabled=not backend.enables)
+    created = [] if have.live else [Step(f"create target {live.iqn}", backend.create, (live.iqn,))]
+    steps = created + _closing_steps(before, live, backend) + _portal_steps(live, before, world, backend) + _lun_steps(before, live, have, backend)
+    changed = [acl for acl in live.acls if acl not in before.acls]
+    steps += [Step(_admission(before, acl), backend.admit, (live.iqn, acl)) for acl in changed]
+    if live.enabled and not before.enabled:
+        steps.append(Step(f"enable target {live.iqn}", backend.enable, (live.iqn,)))
+    different = tuple(pair for pair in live.attributes if pair not in before.attributes)
+    if different:
+        told = ", ".join(f"{name}={value}" for name, value in different)
+        steps.append(Step(f"set {told} of {live.iqn}", backend.set_attributes, (live.iqn, different)))
+    return _with_saving(tuple(steps), have, after, world, backend)
+
+
+def _with_saving(steps: t.Tuple[Step, ...], have: Export, after: Export, world: World, backend: TargetBackend) -> t.Tuple[Step, ...]:
+    """A record of its own is written before anything is live, and loses what goes away at the end; a copy of what runs is taken last."""
+    saved = t.cast(Target, after.saved)
+    if backend.saves_live:
+        same = not steps and have.saved == saved and have.intact
+        return steps if same else (*steps, Step(f"save target {saved.iqn}", backend.save, (saved,)))
     gone = _gone_accounts(have, after, world)
     first = _first_record(have, saved, gone)
-    steps = [] if have.saved == first and have.intact else [Step(f"save target {iqn}", backend.save, (first,))]
-    if have.live is None:
-        steps.append(Step(f"create target {iqn}", backend.create, (iqn,)))
-    steps += _closing_steps(before, live, backend)
-    steps += _portal_steps(live, before, world, backend)
-    steps += _lun_steps(before, live, have, backend)
-    changed = [acl for acl in live.acls if acl not in before.acls]
-    steps += [Step(_admission(before, acl), backend.admit, (iqn, acl)) for acl in changed]
-    steps += [Step(f"remove CHAP account {name} from {iqn}", backend.drop_account, (iqn, name)) for name in sorted(gone)]
+    begin = [] if have.saved == first and have.intact else [Step(f"save target {saved.iqn}", backend.save, (first,))]
+    end = [Step(f"remove CHAP account {name} from {saved.iqn}", backend.drop_account, (saved.iqn, name)) for name in sorted(gone)]
     if first != saved:
-        steps.append(Step(f"save target {iqn} without what is gone", backend.save, (saved,)))
-    return tuple(steps)
+        end.append(Step(f"save target {saved.iqn} without what is gone", backend.save, (saved,)))
+    return (*begin, *steps, *end)
 
 
 def _admission(before: Target, acl: Acl) -> str:
     have = before.acl(acl.initiator)
     if have is None or have.username is None:
         return f"admit {acl.initiator} to {before.iqn}"
+    if (have.mapped, have.read_only) != (acl.mapped, acl.read_only):
+        return f"map the LUNs of {before.iqn} to {acl.initiator}"
     return f"set the CHAP secret of {acl.initiator} at {before.iqn}"
 
 
@@ -378,21 +481,37 @@ def _closing_steps(before: Target, after: Target, backend: TargetBackend) -> t.L
 def _portal_steps(after: Target, before: Target, world: World, backend: TargetBackend) -> t.List[Step]:
     planned = {portal for e in world.values() if isinstance(e, Export) and e.live and backend.shared_portals for portal in e.live.portals}
     missing = sorted(after.portals - before.portals - planned - world.get(PORTALS, frozenset()))
-    return [Step(f"listen at portal {portal}", backend.add_portal, (portal,)) for portal in missing]
+    steps = [Step(f"listen at portal {portal}", backend.add_portal, (after.iqn, portal)) for portal in missing]
+    gone = () if backend.shared_portals else sorted(before.portals - after.portals)
+    return steps + [Step(f"close portal {portal}", backend.remove_portal, (after.iqn, portal)) for portal in gone]
 
 
 def _lun_steps(before: Target, after: Target, have: Export, backend: TargetBackend) -> t.List[Step]:
-    iqn, steps = after.iqn, []
-    unfinished = [lun.lun for lun in before.luns if after.lun(lun.lun) and _is_unfinished(lun, after.lun(lun.lun), have)]
-    for lun in before.luns:
-        if lun != after.lun(lun.lun) and lun.lun not in unfinished:
-            steps.append(Step(f"remove LUN {lun.lun} from {iqn}", backend.remove_lun, (iqn, lun.lun)))
+    steps = [
+        Step(f"remove LUN {lun.lun} from {after.iqn}", backend.remove_lun, (after.iqn, lun.lun))
+        for lun in before.luns
+        if lun != after.lun(lun.lun) and _lost(lun, after.lun(lun.lun), have, backend)
+    ]
     for lun in after.luns:
-        if lun.lun in unfinished:
-            steps.append(Step(f"give LUN {lun.lun} of {iqn} its serial", backend.identify_lun, (iqn, lun)))
-        elif lun not in before.luns:
-            steps.append(Step(f"add LUN {lun.lun} ({lun.path}) to {iqn}", backend.add_lun, (iqn, lun)))
+        steps += _one_lun_steps(before.lun(lun.lun), lun, have, after.iqn, backend)
     return steps
+
+
+def _one_lun_steps(before: t.Optional[Lun], after: Lun, have: Export, iqn: str, backend: TargetBackend) -> t.List[Step]:
+    if before == after:
+        return []
+    if before and _is_unfinished(before, after, have):
+        return [Step(f"give LUN {after.lun} of {iqn} its serial", backend.identify_lun, (iqn, after))]
+    if before and _changes(before, after, backend):
+        return _change_steps(before, after, iqn, backend)
+    return [Step(f"add LUN {after.lun} ({after.path}) to {iqn}", backend.add_lun, (iqn, after))]
+
+
+def _change_steps(before: Lun, after: Lun, iqn: str, backend: TargetBackend) -> t.List[Step]:
+    """Sets what changes in place; a size follows by itself."""
+    told = [f"{name}={getattr(after, name)}" for name in ("discard", "write_cache") if getattr(before, name) != getattr(after, name)]
+    told += [f"{name}={value}" for name, value in after.attributes if (name, value) not in before.attributes]
+    return [Step(f"set {', '.join(told)} of LUN {after.lun} of {iqn}", backend.change_lun, (iqn, after))] if told else []
 
 
 def _absent(want: TargetWish, have: Export, world: World, backend: TargetBackend) -> Plan:

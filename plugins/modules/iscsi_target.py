@@ -13,7 +13,7 @@ description:
   - Manages targets with their LUNs, portals and ACLs, both in the running daemon and in the form that comes back after a restart.
   - What is not listed is not touched, unless a purge is asked for. What was saved and is gone from the daemon is brought back.
   - A LUN, an ACL or a target is never taken away while an initiator that may use it is logged in. Nothing is forced.
-  - CHAP passwords are never on a command line. Whether they still open the door is tried with the first half of a login.
+  - CHAP passwords are never on a command line. Whether they still open the door of C(tgtd) is tried with the first half of a login.
   - A target that someone else made is managed from the moment its name is given here; its other LUNs and ACLs stay.
   - A run that was killed at any point is finished by the next one.
 author:
@@ -41,12 +41,14 @@ options:
     suboptions:
       lun:
         description:
-          - The number, from 1. The default is V(1).
+          - The number, from 1 with O(helper=tgt), from 0 to 255 with O(helper=lio).
+          - When it is left out, that of the LUN with this O(luns[].path), or without a path with this O(luns[].serial),
+            and where there is none, the first number.
         type: int
       path:
         description:
-          - The file or block device with the data. Needed to make a LUN. A LUN is as large as its data; a grown volume
-            takes a LUN that nobody uses.
+          - The file or block device with the data. Needed to make a LUN. A LUN is as large as its data. When that has
+            grown, a block device of O(helper=lio) grows under its users; any other LUN must not be in use then.
         type: path
       serial:
         description:
@@ -55,21 +57,33 @@ options:
         type: str
       read_only:
         description:
-          - Whether writing is refused. The default is V(false).
+          - Whether writing is refused to all initiators. The default is V(false).
         type: bool
       bstype:
         description:
           - How the daemon reads and writes the data. The default is V(rdwr) with O(helper=tgt), which also has V(aio).
+            With O(helper=lio) it is V(block) for a block device and V(fileio) for a file.
         type: str
       write_cache:
         description:
-          - Whether the disk has a write cache, which an initiator has to flush. The default is V(true).
+          - Whether the disk has a write cache, which an initiator has to flush. The default is V(true) with O(helper=tgt).
+            With O(helper=lio) a block device has the cache that it has, and a file by default V(false).
           - C(tgtd) does not show this, so that a change by someone else is not noticed.
         type: bool
+      discard:
+        description:
+          - For O(helper=lio), whether initiators may give back blocks. The default is V(true) where the data can do it. Changes in place.
+        type: bool
+      attributes:
+        description:
+          - For O(helper=lio), attributes of the backstore by their names in the kernel, like C(block_size) or C(emulate_caw).
+            They are compared, and set in place. What is not named stays as it is.
+        type: dict
   portals: &portals
     description:
       - The portals at which the target is reached. One that the daemon does not listen at is added at once. With
-        O(helper=tgt) a portal serves all targets and is lost when C(tgtd) restarts, until the next run.
+        O(helper=tgt) a portal serves all targets and is lost when C(tgtd) restarts, until the next run. With
+        O(helper=lio) each target has its own.
     type: list
     elements: dict
     suboptions:
@@ -102,7 +116,8 @@ options:
         description:
           - V(generate), the default, keeps the pair there is and makes a random one where there is none.
           - V(given) takes O(acls[].username) and O(acls[].password), and is implied by them.
-          - V(none) lets the initiator in without a password. With O(helper=tgt) that holds for all initiators of a target or for none.
+          - V(none) lets the initiator in without a password. With O(helper=tgt), and with O(helper=lio) before Linux 6.0,
+            that holds for all initiators of a target or for none.
         type: str
         choices: [generate, given, none]
       username:
@@ -121,6 +136,15 @@ options:
         description:
           - The password by which the target proves itself. It must differ from O(acls[].password).
         type: str
+      read_only:
+        description:
+          - For O(helper=lio), whether writing is refused to this initiator alone. The default is V(false). Changes in place.
+        type: bool
+  attributes: &attributes
+    description:
+      - For O(helper=lio), attributes and parameters of the target's portal group by their names in the kernel, like
+        C(default_cmdsn_depth) or C(MaxRecvDataSegmentLength). They are compared, and set in place. What is not named stays as it is.
+    type: dict
   purge_luns: &purge_luns
     description:
       - Whether LUNs that are not in O(luns) are removed. The default is V(false).
@@ -146,6 +170,7 @@ options:
       luns: *luns
       portals: *portals
       acls: *acls
+      attributes: *attributes
       purge_luns: *purge_luns
       purge_portals: *purge_portals
       purge_acls: *purge_acls
@@ -228,14 +253,14 @@ results:
       returned: success
       sample:
         - {lun: 1, path: /srv/volumes/volume-1, serial: volume-1, wwid: naa.6ab0000000000000000000000000000c, size_bytes: 1073741824,
-           read_only: false, bstype: rdwr, write_cache: true}
+           read_only: false, bstype: rdwr, write_cache: true, discard: null, attributes: []}
     acls: &r_acls
       description: The initiators that are let in, with the names of their CHAP accounts.
       type: list
       elements: dict
       returned: success
       sample:
-        - {initiator: "iqn.1993-08.org.debian:01:a", username: hTBR3cOd7xVlQ2sZ5mKe, mutual_username: null}
+        - {initiator: "iqn.1993-08.org.debian:01:a", username: hTBR3cOd7xVlQ2sZ5mKe, mutual_username: null, read_only: false}
     sessions: &r_sessions
       description: Who is logged in.
       type: list
@@ -284,6 +309,8 @@ LUN = {
     "read_only": {"type": "bool"},
     "bstype": {"type": "str"},
     "write_cache": {"type": "bool"},
+    "discard": {"type": "bool"},
+    "attributes": {"type": "dict"},
 }
 PORTAL = {"ip": {"type": "str", "required": True}, "port": {"type": "int"}}
 ACL = {
@@ -294,6 +321,7 @@ ACL = {
     "password": {"type": "str", "no_log": True},
     "mutual_username": {"type": "str"},
     "mutual_password": {"type": "str", "no_log": True},
+    "read_only": {"type": "bool"},
 }
 OPTIONS = {
     "target_iqn": {"type": "str"},
@@ -301,6 +329,7 @@ OPTIONS = {
     "luns": {"type": "list", "elements": "dict", "options": LUN},
     "portals": {"type": "list", "elements": "dict", "options": PORTAL},
     "acls": {"type": "list", "elements": "dict", "options": ACL},
+    "attributes": {"type": "dict"},
     "purge_luns": {"type": "bool"},
     "purge_portals": {"type": "bool"},
     "purge_acls": {"type": "bool"},

@@ -63,13 +63,20 @@ targets:
       type: list
       elements: dict
       returned: success
-      sample: [{initiator: "iqn.1993-08.org.debian:01:a", username: hTBR3cOd7xVlQ2sZ5mKe, mutual_username: null}]
+      sample: [{initiator: "iqn.1993-08.org.debian:01:a", username: hTBR3cOd7xVlQ2sZ5mKe, mutual_username: null, read_only: false}]
     sessions:
       description: Who is logged in.
       type: list
       elements: dict
       returned: success
       sample: [{initiator: "iqn.1993-08.org.debian:01:a", ip: 192.0.2.20}]
+    incomplete:
+      description:
+        - What is saved and does not run, as after a restore that could not find a volume. M(stackless.block.iscsi_target) brings it back.
+      type: list
+      elements: str
+      returned: success
+      sample: [LUN 0 (/dev/volumes/volume-1)]
     target:
       description: The whole state, live and saved, without secrets. RV(ignore:live) is null for a saved target that the daemon does not have.
       type: dict

@@ -13,7 +13,7 @@ from typing import Any, Sequence
 
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
 from ansible_collections.stackless.block.plugins.module_utils._model.target import Acl, Export, Lun, Portal, Session, Target, ordered
-from ansible_collections.stackless.block.plugins.module_utils._targets import ACCOUNTS, PORTALS, Look, TargetBackend, backing
+from ansible_collections.stackless.block.plugins.module_utils._targets import ACCOUNTS, PORTALS, Look, TargetBackend, Traits, backing
 
 
 @dataclasses.dataclass
@@ -31,7 +31,6 @@ class Daemon:
 class FakeTargets(TargetBackend):
     shared_portals = chap_per_target = mutual_per_target = global_accounts = True
     where = "the fake"
-    default_bstype = "rdwr"
     bstypes = ("rdwr", "aio")
 
     def __init__(self, sizes: dict[str, int]) -> None:
@@ -83,6 +82,9 @@ class FakeTargets(TargetBackend):
     def names(self) -> set[str]:
         return set(self.targets) | set(self.saved)
 
+    def presumed(self, path: str) -> Traits:
+        return Traits({"bstype": "rdwr", "discard": None}, fixed=frozenset({"discard"}))
+
     def wwid(self, serial: str) -> str:
         return "naa.6" + hashlib.sha256(serial.encode()).hexdigest()[:31]
 
@@ -100,7 +102,7 @@ class FakeTargets(TargetBackend):
         assert not self.targets[iqn].sessions, "this target is still active"
         del self.targets[iqn]
 
-    def add_portal(self, portal: Portal) -> None:
+    def add_portal(self, iqn: str, portal: Portal) -> None:
         assert portal not in self.portals, "address in use"
         self.portals.add(portal)
 

@@ -25,10 +25,14 @@ _INITIATOR = re.compile(r"(iqn\.\d{4}-\d{2}\.[A-Za-z0-9.:_-]+|eui\.[0-9A-Fa-f]{1
 # Texts that end up in a daemon's configuration file and on its command protocol: no blank, comma, quote, # or $.
 _PATH = re.compile(r"/[A-Za-z0-9/._:@+=-]+", re.ASCII)
 _SERIAL = re.compile(r"[A-Za-z0-9._:-]{1,36}", re.ASCII)
-_USERNAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}", re.ASCII)
-_PASSWORD = re.compile(r"[A-Za-z0-9._:@%+=/-]{12,128}", re.ASCII)
+# LIO takes a CHAP text that begins with NULL for none.
+_USERNAME = re.compile(r"(?!NULL)[A-Za-z0-9._:@-]{1,128}", re.ASCII)
+_PASSWORD = re.compile(r"(?!NULL)[A-Za-z0-9._:@%+=/-]{12,128}", re.ASCII)
+_ATTRIBUTE = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
+_VALUE = re.compile(r"[A-Za-z0-9 ,._:-]{1,128}", re.ASCII)
 _MAX_NAME = 223
-_MAX_LUN = 16383
+
+Attributes = t.Tuple[t.Tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -44,7 +48,11 @@ class Portal:
 
 @dataclasses.dataclass(frozen=True)
 class Lun:
-    """One disk of a target. `serial` None: it has none of its own yet; `size_bytes` None: not known, or not saved."""
+    """One disk of a target.
+
+    `serial` None: it has none of its own yet. `size_bytes` None: not known, or not saved. `discard` None: the
+    daemon has no such choice. `attributes` are (name, value), ordered, as far as they were looked for.
+    """
 
     lun: int
     path: str
@@ -54,14 +62,17 @@ class Lun:
     read_only: bool = False
     bstype: t.Optional[str] = None
     write_cache: bool = True
+    discard: t.Optional[bool] = None
+    attributes: Attributes = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Acl:
     """One initiator that is let in.
 
-    No `username`: nothing is known of its CHAP account. A `username` without `password`: the saved
-    password does not open the door.
+    No `username`: nothing is known of its CHAP account, or with a daemon that tells, none is asked for. A
+    `username` without `password`: the saved password does not open the door. An empty `username`: it is asked
+    for CHAP and has no account yet. `mapped` False: it does not see all LUNs of the target as it should.
     """
 
     initiator: str
@@ -69,6 +80,8 @@ class Acl:
     password: t.Optional[Secret] = None
     mutual_username: t.Optional[str] = None
     mutual_password: t.Optional[Secret] = None
+    read_only: bool = False
+    mapped: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +96,8 @@ class Target:
 
     `addresses` are doors for whoever comes from there, which only others make. `strays` are accounts
     of the target that belong to none of its ACLs: of others, or left by a change that was cut short.
-    `stray_mutual` is the one among them by which the target proves itself.
+    `stray_mutual` is the one among them by which the target proves itself. `enabled` False: it lets nobody in
+    yet. `attributes` are (name, value), ordered, as far as they were looked for.
     """
 
     iqn: str
@@ -93,9 +107,19 @@ class Target:
     addresses: t.FrozenSet[str] = frozenset()
     strays: t.FrozenSet[str] = frozenset()
     stray_mutual: t.Optional[str] = None
+    enabled: bool = True
+    attributes: Attributes = ()
 
     def lun(self, number: int) -> t.Optional[Lun]:
         return next((lun for lun in self.luns if lun.lun == number), None)
+
+    def meant(self, number: t.Optional[int], path: t.Optional[str], serial: t.Optional[str]) -> t.Optional[Lun]:
+        """The LUN that someone means who may leave its number open: then by its path, else by its serial."""
+        if number is not None:
+            return self.lun(number)
+        if path is not None:
+            return next((lun for lun in self.luns if lun.path == path), None)
+        return next((lun for lun in self.luns if serial is not None and lun.serial == serial), None)
 
     def acl(self, initiator: str) -> t.Optional[Acl]:
         return next((acl for acl in self.acls if acl.initiator == initiator), None)
@@ -128,6 +152,19 @@ class Export:
         return dataclasses.replace(self, sessions=tuple(kept))
 
 
+def lacking(export: Export) -> t.List[str]:
+    """What is saved and does not run, in words: a restore that came up short left it out."""
+    saved, live = export.saved, export.live
+    if saved is None:
+        return []
+    if live is None:
+        return [f"target {saved.iqn}"]
+    luns = [f"LUN {lun.lun} ({lun.path})" for lun in saved.luns if not live.lun(lun.lun)]
+    acls = [f"initiator {acl.initiator}" for acl in saved.acls if not live.acl(acl.initiator)]
+    portals = [f"portal {portal}" for portal in sorted(saved.portals - live.portals)]
+    return luns + acls + portals + ([] if live.enabled or not saved.enabled else ["the enabling of the target"])
+
+
 def ordered(target: Target) -> Target:
     luns = tuple(sorted(target.luns, key=lambda lun: lun.lun))
     return dataclasses.replace(target, luns=luns, acls=tuple(sorted(target.acls, key=lambda acl: acl.initiator)))
@@ -148,13 +185,19 @@ def target_from(data: t.Dict[str, t.Any], secret: t.Callable[[t.Optional[str]], 
         Target(
             iqn=data["iqn"],
             portals=frozenset(Portal(**portal) for portal in data["portals"]),
-            luns=tuple(Lun(**lun) for lun in data["luns"]),
+            luns=tuple(Lun(**{**lun, "attributes": _pairs(lun.get("attributes"))}) for lun in data["luns"]),
             acls=tuple(Acl(**acl) for acl in acls),
             addresses=frozenset(data["addresses"]),
             strays=frozenset(data["strays"]),
             stray_mutual=data["stray_mutual"],
+            enabled=data.get("enabled", True),
+            attributes=_pairs(data.get("attributes")),
         )
     )
+
+
+def _pairs(data: t.Optional[t.Sequence[t.Sequence[str]]]) -> Attributes:
+    return tuple((name, value) for name, value in data or ())
 
 
 def own_serial(iqn: str, lun: int) -> str:
@@ -191,25 +234,18 @@ def check_portal(ip: t.Optional[str], port: t.Optional[int], iqn: str) -> Portal
     return Portal(address, port)
 
 
-def check_lun(number: t.Optional[int], iqn: str) -> int:
-    number = 1 if number is None else number
-    if not 1 <= number <= _MAX_LUN:
-        raise Invalid(f"LUN {number} of {iqn} can't be a disk; choose a number from 1 to {_MAX_LUN}")
-    return number
-
-
-def check_path(path: t.Optional[str], number: int, iqn: str) -> str:
+def check_path(path: t.Optional[str], lun: t.Optional[int], iqn: str) -> str:
     if not path or not _PATH.fullmatch(path):
         raise Invalid(
-            f"LUN {number} of {iqn} has the path {_short(path)}; give the absolute path of its data, "
+            f"{lun_name(lun)} of {iqn} has the path {_short(path)}; give the absolute path of its data, "
             "made of letters, digits and / . _ : @ + = - only, because the target daemon's files can't hold others"
         )
     return path
 
 
-def check_serial(serial: t.Optional[str], number: int, iqn: str) -> t.Optional[str]:
+def check_serial(serial: t.Optional[str], lun: t.Optional[int], iqn: str) -> t.Optional[str]:
     if serial is not None and not _SERIAL.fullmatch(serial):
-        raise Invalid(f"serial {_short(serial)} of LUN {number} of {iqn} must be 1 to 36 letters, digits or . _ : -; the volume id does")
+        raise Invalid(f"serial {_short(serial)} of {lun_name(lun)} of {iqn} must be 1 to 36 letters, digits or . _ : -; the volume id does")
     return serial
 
 
@@ -224,6 +260,22 @@ def check_password(password: t.Optional[str], what: str) -> Secret:
     if not password or not _PASSWORD.fullmatch(password):
         raise Invalid(f"{what} must be 12 to 128 letters, digits or . _ : @ % + = / -; choose another one, or leave it out to have one made")
     return Secret(password)
+
+
+def check_attributes(given: t.Optional[t.Dict[str, t.Any]], iqn: str) -> Attributes:
+    """Attributes as LIO writes them: its parameters, in camel case, are Yes or No, its other attributes 1 or 0."""
+    pairs = []
+    for name, value in sorted((given or {}).items()):
+        if isinstance(value, bool):
+            value = ("No", "Yes")[value] if name[:1].isupper() else str(int(value))
+        if not _ATTRIBUTE.fullmatch(name) or not _VALUE.fullmatch(str(value)):
+            raise Invalid(f"attribute {_short(name)} of {iqn} can't be {_short(str(value))}; give a name and a value of the kernel's, like default_cmdsn_depth: 64")
+        pairs.append((name, str(value)))
+    return tuple(pairs)
+
+
+def lun_name(number: t.Optional[int]) -> str:
+    return "a LUN" if number is None else f"LUN {number}"
 
 
 def _short(text: t.Optional[str]) -> str:

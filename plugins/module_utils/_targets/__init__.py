@@ -12,14 +12,15 @@ import dataclasses
 import typing as t
 
 from .._errors import Invalid
-from .._model.target import Acl, Lun, Portal, Target
+from .._model.target import Acl, Attributes, Lun, Portal, Target
 
 # Keep in sync with doc_fragments/_target.py
 TARGET_OPTIONS: t.Dict[str, t.Any] = {
-    "helper": {"type": "str", "choices": ["tgt"], "default": "tgt"},
+    "helper": {"type": "str", "choices": ["tgt", "lio"], "default": "tgt"},
     "control_port": {"type": "int", "default": 0},
     "ipc_socket": {"type": "path", "default": "/var/run/tgtd/socket"},
     "config_dir": {"type": "path", "default": "/etc/tgt/conf.d"},
+    "saveconfig": {"type": "path"},
     "return_secrets": {"type": "bool", "default": False},
 }
 
@@ -34,6 +35,34 @@ def backing(path: str) -> t.Tuple[str, str]:
     return ("backing", path)
 
 
+def traits(path: str) -> t.Tuple[str, str]:
+    """The key of the world under which the Traits of a LUN's data stand; not in the world: what the back end presumes."""
+    return ("traits", path)
+
+
+def holder(path: str) -> t.Tuple[str, str]:
+    """The key of the world under which stands who else has a LUN's data open, in words; not in the world: nobody."""
+    return ("holder", path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Traits:
+    """What a LUN is by the nature of its data, by names of its attributes, and which of that can't be chosen otherwise."""
+
+    defaults: t.Dict[str, t.Any]
+    fixed: t.FrozenSet[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class LunLook:
+    """The attributes to be seen of one LUN, which is meant by number, path or serial."""
+
+    lun: t.Optional[int]
+    path: t.Optional[str]
+    serial: t.Optional[str]
+    attributes: t.FrozenSet[str]
+
+
 @dataclasses.dataclass(frozen=True)
 class Look:
     """What has to be seen of one target: is it reached at these portals, are these paths there, do these initiators' secrets fit?"""
@@ -42,6 +71,8 @@ class Look:
     portals: t.FrozenSet[Portal] = frozenset()
     paths: t.FrozenSet[str] = frozenset()
     initiators: t.FrozenSet[str] = frozenset()
+    attributes: t.FrozenSet[str] = frozenset()
+    luns: t.Tuple[LunLook, ...] = ()
 
 
 class TargetBackend:
@@ -56,8 +87,14 @@ class TargetBackend:
     chap_per_target = False  # CHAP is asked of all initiators of a target, or of none
     mutual_per_target = False  # all initiators of a target are shown the same mutual pair
     global_accounts = False  # a username exists once for all targets
-    default_bstype = ""
+    per_acl_read_only = False  # a disk may be read-only for one initiator and not for another
+    saves_live = False  # what is saved is a copy of what runs, taken once, after all changes of a task
+    enables = False  # a target lets nobody in before it is enabled
+    first_lun, last_lun = 1, 16383
     bstypes: t.Tuple[str, ...] = ()
+    growing: t.FrozenSet[str] = frozenset()  # the bstypes whose LUNs are as large as their data at any time
+    changeable: t.FrozenSet[str] = frozenset()  # what of a LUN changes in place
+    own_attributes: t.Optional[t.FrozenSet[str]] = None  # attributes that have an option of their own; None: there are no attributes
 
     def observe(self, looks: t.Sequence[Look]) -> t.Dict[t.Hashable, t.Any]:
         """The world: Exports by target name, PORTALS, ELSEWHERE, ACCOUNTS and backing sizes. Creates nothing. Raises Unavailable."""
@@ -67,17 +104,28 @@ class TargetBackend:
         """All targets, live or saved by this collection."""
         raise NotImplementedError
 
+    def spelled(self, name: str) -> str:
+        """An iSCSI name as the daemon spells it. Raises Invalid for one that it can't have."""
+        return name
+
+    def presumed(self, path: str) -> Traits:
+        """The traits of data that is not there yet."""
+        raise NotImplementedError
+
     def wwid(self, serial: str) -> str:
         """The identity that initiators will see of a LUN with this serial, as naa.HEX."""
         raise NotImplementedError
 
     def save(self, target: Target) -> None:
-        """Writes what comes back after a restart, in one atomic change."""
+        """Writes what comes back after a restart, in one atomic change, at once or when `flush` is called."""
         raise NotImplementedError
 
     def forget(self, iqn: str) -> None:
         """Removes the saved form."""
         raise NotImplementedError
+
+    def flush(self) -> None:
+        """Writes what `save` and `forget` only gathered."""
 
     def create(self, iqn: str) -> None:
         """An empty target that lets nobody in."""
@@ -87,7 +135,17 @@ class TargetBackend:
         """Takes the target away with its LUNs and ACLs; its accounts stay."""
         raise NotImplementedError
 
-    def add_portal(self, portal: Portal) -> None:
+    def enable(self, iqn: str) -> None:
+        """Lets in whom it may concern."""
+        raise NotImplementedError
+
+    def set_attributes(self, iqn: str, attributes: Attributes) -> None:
+        raise NotImplementedError
+
+    def add_portal(self, iqn: str, portal: Portal) -> None:
+        raise NotImplementedError
+
+    def remove_portal(self, iqn: str, portal: Portal) -> None:
         raise NotImplementedError
 
     def add_lun(self, iqn: str, lun: Lun) -> None:
@@ -95,6 +153,10 @@ class TargetBackend:
 
     def identify_lun(self, iqn: str, lun: Lun) -> None:
         """Gives a LUN, which an earlier run left without, its serial and attributes."""
+        raise NotImplementedError
+
+    def change_lun(self, iqn: str, lun: Lun) -> None:
+        """Sets what changes in place."""
         raise NotImplementedError
 
     def remove_lun(self, iqn: str, number: int) -> None:
@@ -123,4 +185,8 @@ def open_targets(options: t.Dict[str, t.Any]) -> TargetBackend:
         from .tgt import TgtBackend
 
         return TgtBackend(options["control_port"], options["ipc_socket"], options["config_dir"])
+    if options["helper"] == "lio":
+        from .lio import LioBackend
+
+        return LioBackend(options["saveconfig"])
     raise Invalid(f"there is no target helper {options['helper']!r}")

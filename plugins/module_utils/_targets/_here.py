@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -31,6 +32,43 @@ def size_of(path: str) -> t.Optional[int]:
             os.close(handle)
     except OSError:
         return None
+
+
+class DeviceTraits(t.NamedTuple):
+    """What a block device tells of itself."""
+
+    discard: bool
+    write_cache: bool
+
+
+def device_traits(path: str) -> t.Optional[DeviceTraits]:
+    """None for what is no block device. A partition has the queue of its disk."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISBLK(found.st_mode):
+        return None
+    here = os.path.realpath(f"/sys/dev/block/{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
+    queue = next((q for q in (os.path.join(here, "queue"), os.path.join(os.path.dirname(here), "queue")) if os.path.isdir(q)), "")
+    return DeviceTraits(_text(queue, "discard_max_bytes") not in ("", "0"), _text(queue, "write_cache") == "write back")
+
+
+def is_open(path: str) -> bool:
+    """Whether a block device is mounted, or held by a program that shares it with nobody."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
+
+
+def _text(directory: str, name: str) -> str:
+    try:
+        with open(os.path.join(directory, name), encoding="ascii") as handle:
+            return handle.read().strip()
+    except OSError:
+        return ""
 
 
 def why_not(portal: Portal) -> t.List[str]:

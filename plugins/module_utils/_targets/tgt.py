@@ -23,7 +23,7 @@ import typing as t
 from .._errors import Unavailable
 from .._model.data import Secret
 from .._model.target import Acl, Export, Lun, Portal, Session, Target, ordered
-from . import ACCOUNTS, ELSEWHERE, PORTALS, Look, TargetBackend, backing
+from . import ACCOUNTS, ELSEWHERE, PORTALS, Look, TargetBackend, Traits, backing
 from ._here import size_of, why_not
 from ._chap_probe import Fit, try_door
 from ._tgt_file import CACHE_OFF, NOBODY, Saved, TargetFiles, scsi_id
@@ -38,7 +38,6 @@ class TgtBackend(TargetBackend):
     """All verbs change what `observe` saw along with the daemon, so that a verb needs no look of its own."""
 
     shared_portals = chap_per_target = mutual_per_target = global_accounts = True
-    default_bstype = "rdwr"
     bstypes = ("rdwr", "aio")
 
     def __init__(self, control_port: int, ipc_socket: str, config_dir: str) -> None:
@@ -133,6 +132,9 @@ class TgtBackend(TargetBackend):
                 problems.append(error)
         raise problems[0]
 
+    def presumed(self, path: str) -> Traits:
+        return Traits({"bstype": "rdwr", "discard": None}, fixed=frozenset({"discard"}))
+
     def wwid(self, serial: str) -> str:
         return "naa.6" + hashlib.sha256(serial.encode()).hexdigest()[:31]
 
@@ -157,7 +159,7 @@ class TgtBackend(TargetBackend):
         if shown is not None:
             self.tgtd.ask("target", "delete", tid=shown.tid)
 
-    def add_portal(self, portal: Portal) -> None:
+    def add_portal(self, iqn: str, portal: Portal) -> None:
         self.tgtd.ask("portal", "new", f"portal={portal}")
 
     def add_lun(self, iqn: str, lun: Lun) -> None:
