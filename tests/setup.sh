@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # Sets a Debian or Ubuntu machine up for `make demo` or `make test`: the distribution's packages that
-# are missing, the virtual environment .venv with pinned versions, the kernel and initramfs of the
-# small guest. What is there already costs nothing.
+# are missing, the virtual environment .venv with pinned versions, the distribution's kernel unpacked in
+# .cache/kernel, and the small guest made of it. What is there already costs nothing.
 #
 #   tests/setup.sh demo|test
 
@@ -18,10 +18,12 @@ DEMO_PACKAGES="
     python3-venv qemu-block-extra qemu-system-x86 qemu-utils tgt"
 SPLIT_PACKAGES="libvirt-daemon-driver-secret libvirt-daemon-driver-nodedev"
 TEST_PACKAGES="git libiscsi-bin shellcheck"
+# what tests/rig/lab makes its virtual machines with
+LAB_PACKAGES="e2fsprogs gcc kmod libc6-dev mmdebstrap openssh-client"
 
 case ${1:-} in
 demo) packages=$DEMO_PACKAGES requirements=requirements-demo ;;
-test) packages="$DEMO_PACKAGES $TEST_PACKAGES" requirements=requirements ;;
+test) packages="$DEMO_PACKAGES $TEST_PACKAGES $LAB_PACKAGES" requirements=requirements ;;
 *)
     echo "usage: tests/setup.sh demo|test" >&2
     exit 2
@@ -134,11 +136,10 @@ make_venv() {
     end
 }
 
-# The kernel is only unpacked, never installed.
-fetch_kernel() {
-    for meta in linux-image-cloud-amd64 linux-image-virtual; do
-        names=$(apt-cache depends --recurse "$meta" 2>/dev/null |
-            sed -n 's/.*Depends: \(linux-\(image\|modules\)-[0-9].*\)/\1/p' | grep -v -e extra -e unsigned | sort -u)
+download_kernel() {
+    for meta in linux-image-cloud-amd64:cloud linux-image-virtual:generic; do
+        names=$(apt-cache depends --recurse "${meta%:*}" 2>/dev/null |
+            sed -n "s/.*Depends: \(linux-\(image\|modules\)-[0-9].*${meta#*:}.*\)/\1/p" | grep -v -e extra -e unsigned | sort -u)
         [ -n "$names" ] && break
     done
     [ -n "$names" ] || return 1
@@ -149,19 +150,27 @@ fetch_kernel() {
     done
 }
 
+# The kernel is only unpacked, never installed.
+fetch_kernel() {
+    [ ! -d .cache/kernel ] || return 0
+    begin "kernel of the distribution, unpacked"
+    mkdir -p .cache
+    work=$(mktemp -d .cache/kernel-XXXXXX)
+    download_kernel "$work" >/dev/null 2>&1 || {
+        quietly apt update
+        quietly download_kernel "$work"
+    }
+    mv "$work/unpacked" .cache/kernel
+    rm -rf "$work"
+    end
+}
+
 make_guest() {
     stamp=.cache/guest/ready-$(cksum <tests/rig/guest.py | tr ' ' -)
     [ ! -e "$stamp" ] || return 0
-    begin "guest: kernel of the distribution, initramfs"
-    work=$(mktemp -d)
+    begin "guest: that kernel and an initramfs"
     rm -rf .cache/guest
-    mkdir -p .cache
-    fetch_kernel "$work" >/dev/null 2>&1 || {
-        quietly apt update
-        quietly fetch_kernel "$work"
-    }
-    quietly .venv/bin/python -m tests.rig.guest "$work/unpacked" .cache/guest
-    rm -rf "$work"
+    quietly .venv/bin/python -m tests.rig.guest .cache/kernel .cache/guest
     touch "$stamp"
     end
 }
@@ -172,4 +181,5 @@ trap 'exit 130' INT TERM
 install_packages
 check_python
 make_venv
+fetch_kernel
 make_guest

@@ -1,0 +1,115 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A machine of the lab as a test sees it: a host that runs shell scripts and the collection's modules."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.rig.lab.cache import LabError
+from tests.rig.lab.machine import Machine
+from tests.rig.lab.payload import PLACE, payload
+
+
+class Host:
+    """`name`, its `address` in the storage network, and all of its `addresses` there: IPv4 in these, IPv6 in `addresses6`."""
+
+    def __init__(self, machine: Machine, ssh_config: Path) -> None:
+        self.machine = machine
+        self.name = machine.role.name
+        self.addresses = [address for address in machine.role.addresses if ":" not in address]
+        self.addresses6 = [address for address in machine.role.addresses if ":" in address]
+        self.address = self.addresses[0]
+        self._ssh = ["ssh", "-F", str(ssh_config)]
+
+    # ---- what it runs
+
+    def run(self, script: str, timeout: float = 60, check: bool = True, input: str | bytes | None = None) -> str:
+        """Runs a script of bash as root, with `input` as its stdin, and returns its stdout.
+
+        With `check` it ends at the first command that fails, and a failure is an AssertionError that holds all it printed;
+        without, it runs to its end, whatever fails.
+        """
+        flags = "--norc -euo pipefail" if check else "--norc -uo pipefail"
+        command = f"timeout -k 5 {timeout:g} bash {flags} -c {shlex.quote(script)}"
+        status, out, err = self.ssh(command, timeout + 15, input)
+        if check and status:
+            raise AssertionError(f"{self.name} ended with {status}{' (time is over)' if status in (124, 137) else ''}: {script}\n{out}\n{err}")
+        return out
+
+    def ssh(self, command: str, timeout: float, input: str | bytes | None = None) -> tuple[int, str, str]:
+        """Exit status (255: no connection), stdout and stderr of one remote command."""
+        data = input.encode() if isinstance(input, str) else input
+        try:
+            done = subprocess.run([*self._ssh, self.name, command], input=data or b"", capture_output=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired as late:
+            return 255, (late.stdout or b"").decode(errors="replace"), f"no answer from {self.name} within {timeout:g} s"
+        return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+    def module(self, name: str, options: dict[str, Any], check: bool = False, timeout: float = 120, diff: bool = True) -> dict[str, Any]:
+        """Runs one module of the checkout and returns the JSON that it printed."""
+        version, archive = payload()
+        arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check, "_ansible_diff": diff}})
+        run = f"cd {PLACE}/{version} && PYTHONPATH=. timeout -k 5 {timeout:g} python3 -m ansible_collections.stackless.block.plugins.modules.{name}"
+        # 66: this version of the checkout is not there yet
+        command = f"test -d {PLACE}/{version} || exit 66; {run}"
+        status, out, err = self.ssh(command, timeout + 15, arguments)
+        if status == 66:
+            self.run(f"mkdir -p {PLACE}/new; tar -xzf - -C {PLACE}/new; mv {PLACE}/new {PLACE}/{version}", input=archive)
+            status, out, err = self.ssh(command, timeout + 15, arguments)
+        try:
+            return json.loads(out)
+        except ValueError as error:
+            raise AssertionError(f"{name} on {self.name} ended with {status} and printed no JSON:\n{out}\n{err}") from error
+
+    # ---- its life
+
+    def reboot(self, hard: bool = False, timeout: float = 240) -> None:
+        """Shuts down and boots, or with `hard` boots as after a loss of power, and returns when ssh answers."""
+        before = self.boot_id()
+        if hard:
+            self.machine.qmp("system_reset")
+        else:
+            self.ssh("systemctl reboot", 30)
+        self.wait_for_boot(before, timeout)
+
+    def boot_id(self) -> str:
+        return self.run("cat /proc/sys/kernel/random/boot_id", timeout=20)
+
+    def wait_for_boot(self, before: str = "", timeout: float = 240) -> None:
+        """Until ssh answers, after another boot than `before`."""
+        deadline = time.monotonic() + timeout
+        while True:
+            status, out, _err = self.ssh("cat /proc/sys/kernel/random/boot_id", 10)
+            if status == 0 and out != before:
+                return
+            self.machine.check()
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.name} did not answer within {timeout:g} s; its console says:\n{self.machine.console.read_text(errors='replace')[-2000:]}")
+            if status == 0:
+                time.sleep(0.2)
+            else:
+                self.hang_up()
+
+    def hang_up(self) -> None:
+        """Ends the connection that commands share; the next command makes a new one."""
+        subprocess.run([*self._ssh, "-O", "exit", self.name], capture_output=True, check=False)
+        time.sleep(0.2)
+
+    def freeze(self) -> None:
+        """Stops its processors: an unreachable host that loses nothing. `thaw` lets it go on."""
+        self.machine.qmp("stop")
+
+    def thaw(self) -> None:
+        self.machine.qmp("cont")
+        self.set_clock()
+
+    def set_clock(self) -> None:
+        self.run(f"date -s @{time.time():.2f} >/dev/null", timeout=30)
