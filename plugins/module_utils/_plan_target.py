@@ -104,7 +104,7 @@ def _managed(want: TargetWish, have: Export, world: World, backend: TargetBacken
         iqn=want.iqn,
         portals=want.portals if want.purge_portals else want.portals | record.portals,
         luns=luns,
-        acls=_kept_off(_acls(want, have, backend), luns, want.iqn),
+        acls=_acls(want, have, luns, backend),
     )
     paths = [lun.path for lun in managed.luns]
     twice = next((path for path in paths if paths.count(path) > 1), None)
@@ -190,19 +190,16 @@ def _identity(wish: LunWish, saved: t.Optional[Lun], live: t.Optional[Lun], iqn:
     return serial, backend.wwid(serial)
 
 
-def _acls(want: TargetWish, have: Export, backend: TargetBackend) -> t.Tuple[Acl, ...]:
+def _acls(want: TargetWish, have: Export, luns: t.Tuple[Lun, ...], backend: TargetBackend) -> t.Tuple[Acl, ...]:
+    """An initiator may be kept from writing to the disks that others may write to; where there are none, it is as the others."""
     record, live = have.saved or Target(want.iqn), have.live or Target(want.iqn)
     wished = {wish.initiator: wish for wish in want.acls}
-    kept = [] if want.purge_acls else [acl for acl in record.acls if acl.initiator not in wished]
-    return tuple(kept + [_acl(wish, record.acl(name) or live.acl(name), want.iqn, backend) for name, wish in wished.items() if wish.present])
-
-
-def _kept_off(acls: t.Tuple[Acl, ...], luns: t.Tuple[Lun, ...], iqn: str) -> t.Tuple[Acl, ...]:
-    """An initiator is kept from writing to the disks that others may write to; where there are none, it is as the others."""
-    writable = any(not lun.read_only for lun in luns)
-    early = [acl.initiator for acl in acls if acl.read_only and not luns]
+    acls = [] if want.purge_acls else [acl for acl in record.acls if acl.initiator not in wished]
+    acls += [_acl(wish, record.acl(name) or live.acl(name), want.iqn, backend) for name, wish in wished.items() if wish.present]
+    early = next((wish.initiator for wish in want.acls if wish.read_only and not luns), None)
     if early:
-        raise Invalid(f"{early[0]} can't be kept from writing at {iqn} before there is a LUN; give luns too")
+        raise Invalid(f"{early} can't be kept from writing at {want.iqn} before there is a LUN; give luns too")
+    writable = any(not lun.read_only for lun in luns)
     return tuple(dataclasses.replace(acl, read_only=acl.read_only and writable) for acl in acls)
 
 
