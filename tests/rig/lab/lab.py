@@ -17,12 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
+from tests.rig.lab.bare import BareGuest
 from tests.rig.lab.cache import CACHE, LabError, forget, locked
 from tests.rig.lab.host import Host
 from tests.rig.lab.inventory import inventory
 from tests.rig.lab.machine import COMPUTES, ROLES, Machine
 from tests.rig.lab.ports import free_ports
-from tests.rig.lab.snapshot import disks_of, snapshot
+from tests.rig.lab.snapshot import RUNNING, disks_of, snapshot
 from tests.rig.lab.ssh import write_ssh_config
 from tests.rig.stage import born, end
 from tests.rig.walk import Played, Plays
@@ -33,7 +34,7 @@ LABS = CACHE / "labs"
 class Lab(Plays):
     """One lab of this checkout, told from others by its name; `start` or `find` comes first.
 
-    `storage`, `compute` and `compute2` are its hosts, `hosts` all of them.
+    `storage`, `compute` and `compute2` are its hosts, `hosts` all of them, `guest` the guest that answers.
     """
 
     def __init__(self, name: str) -> None:
@@ -52,6 +53,11 @@ class Lab(Plays):
     @property
     def compute2(self) -> Host:
         return self.hosts[2]
+
+    @property
+    def guest(self) -> BareGuest:
+        """The guest that runs on the first compute host, and answers."""
+        return BareGuest(self.compute, RUNNING[self.compute.name][0])
 
     @property
     def inventory(self) -> Path:

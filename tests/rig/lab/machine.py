@@ -159,7 +159,7 @@ class Machine:
             *(["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]),
             "-smp", "2", "-m", str(role.memory), "-rtc", "base=utc,clock=host",
             "-kernel", str(self.image / "kernel"), "-initrd", str(self.image / "initramfs"), "-append", words,
-            "-netdev", f"user,id=control,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22",
+            "-netdev", f"user,id=control,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:{self.port}-:22",
             "-device", f"virtio-net-pci,id=control-card,netdev=control,mac=52:54:00:00:00:{role.number:02x},romfile=",
             *self.storage_network(),
             "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.rig.guest import accelerator
 from tests.rig.collection import ROOT
+from tests.rig.lab.bare import compile_guest
 from tests.rig.lab.cache import HERE, key, made, run
 from tests.rig.lab.host import Host
 from tests.rig.lab.image import image
@@ -21,7 +22,7 @@ from tests.rig.lab.ports import free_ports
 from tests.rig.lab.ssh import write_ssh_config
 
 PAUSED = {"compute-1": ("web-1", "web-2", "web-3", "web-4"), "compute-2": ("db-1", "db-2")}
-RUNNING = {"compute-1": (), "compute-2": ()}
+RUNNING = {"compute-1": ("guest-1",), "compute-2": ()}
 
 
 def snapshot() -> Path:
@@ -64,6 +65,9 @@ def prepare(machine: Machine, host: Host, place: Path) -> None:
 
 def prepare_compute(host: Host) -> None:
     host.run((HERE / "prepare/compute.sh").read_text(), timeout=240)
+    with tempfile.TemporaryDirectory() as temporary:
+        compile_guest(Path(temporary) / "guest.elf")
+        host.run("mkdir -p /var/lib/lab; cat > /var/lib/lab/guest.elf", input=(Path(temporary) / "guest.elf").read_bytes())
     running = [word for name in RUNNING[host.name] for word in ("--running", name)]
     host.run(f"python3 - {' '.join([*running, *PAUSED[host.name]])}", timeout=300, input=(HERE / "prepare/domains.py").read_text())
 
