@@ -4,7 +4,7 @@
 
 # Note that this module util is **PRIVATE** to the collection: it can change at any time.
 
-"""The hosts that run domains: what a planner may ask of one."""
+"""The hosts that run domains and are initiators: what a planner may ask of one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,24 @@ import typing as t
 
 from .._model.data import Secret
 from .._model.disk import Disk, Iotune, Record
+from .._model.session import Device, NodeRecord
+from .._model.target import Portal
 
 Scopes = t.Sequence[str]  # of "live" and "config"
+Portals = t.Tuple[Portal, ...]
+
+# Keys of an initiator's world beside the targets' names, which hold Connections.
+GROUND = ("ground",)  # -> Ground: what the host itself is able to do
+
+
+def silence(portal: Portal) -> t.Tuple[str, Portal]:
+    """The key under which stands why a portal can't be reached; not in the world: it answers, or nobody asked."""
+    return ("silence", portal)
+
+
+def found_portals(iqn: str) -> t.Tuple[str, str]:
+    """The key of the portals that discovery found of a target, each with its portal group."""
+    return ("portals", iqn)
 
 
 class DiskHost:
@@ -59,4 +75,67 @@ class DiskHost:
 
     def unplug(self, domain: str, name: str) -> None:
         """Asks the running guest to let go of the disk with this Disk.key; whether it does shows later."""
+        raise NotImplementedError
+
+
+class InitiatorHost:
+    """The verbs of a host that logs in. Every verb may be repeated after a crash without harm.
+
+    Those that say so only gather: `flush` does them for all targets at once, ends sessions first, then logs in, scans
+    and makes maps. What becomes of a login shows later.
+    """
+
+    def write_record(self, record: NodeRecord) -> None:
+        """Writes a node record, readable by root only, in one atomic change."""
+        raise NotImplementedError
+
+    def drop_record(self, iqn: str, portal: Portal, iface: str) -> None:
+        """Removes a node record."""
+        raise NotImplementedError
+
+    def log_in(self, iqn: str, portals: Portals, iface: str, every: bool) -> None:
+        """Makes sessions by the node records: at every portal, or at the first that lets this host in. Gathers."""
+        raise NotImplementedError
+
+    def log_out(self, iqn: str, portals: Portals) -> None:
+        """Ends the sessions at these portals, but none that still has a device. Gathers."""
+        raise NotImplementedError
+
+    def scan(self, iqn: str, lun: int) -> None:
+        """Looks for this LUN through the sessions that do not have it. Gathers."""
+        raise NotImplementedError
+
+    def make_map(self, iqn: str, lun: int) -> None:
+        """Has multipathd make a map of the devices of this LUN. Gathers."""
+        raise NotImplementedError
+
+    def take_away(self, iqn: str, lun: int, portals: Portals) -> None:
+        """Deletes the devices of a LUN that this run has scanned for, unless someone holds them."""
+        raise NotImplementedError
+
+    def claim(self, wwid: str) -> None:
+        """Tells multipathd to make a map of devices with this WWID even of one path."""
+        raise NotImplementedError
+
+    def unclaim(self, wwid: str) -> None:
+        raise NotImplementedError
+
+    def drop_map(self, wwid: str) -> None:
+        """Writes out what a map holds back, and removes it."""
+        raise NotImplementedError
+
+    def resize_map(self, wwid: str) -> None:
+        """Has a map take over the size of its paths."""
+        raise NotImplementedError
+
+    def rescan(self, device: Device) -> None:
+        """Has the kernel look at a device's size again."""
+        raise NotImplementedError
+
+    def flush_buffers(self, device: Device) -> None:
+        """Writes out what the kernel holds back for a device."""
+        raise NotImplementedError
+
+    def delete(self, device: Device) -> None:
+        """Takes a SCSI device from the kernel."""
         raise NotImplementedError

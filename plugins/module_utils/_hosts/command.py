@@ -1,0 +1,36 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""Tools of the host, run without a shell and never for ever."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import typing as t
+
+from .._errors import Failed, Unavailable
+
+
+class Said(t.NamedTuple):
+    status: int
+    text: str  # what it printed on both of its outputs
+
+
+def run(words: t.Sequence[str], timeout: float, before: t.Optional[t.Callable[[], None]] = None) -> Said:
+    """Runs a tool; `before` is done in its process first. Raises Unavailable when it is not there, Failed when it does not end."""
+    environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"}
+    try:
+        done = subprocess.run(
+            list(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False, env=environment, preexec_fn=before
+        )
+    except FileNotFoundError as error:
+        raise Unavailable(f"{words[0]} is not installed on this host") from error
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"{words[0]} has not ended after {timeout:g} s") from error
+    except subprocess.SubprocessError as error:
+        raise Unavailable(f"{words[0]} can't be run with a view of its own of the file system; run the task as root, outside of containers") from error
+    return Said(done.returncode, done.stdout.decode("utf-8", "replace"))

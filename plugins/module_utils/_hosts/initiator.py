@@ -1,0 +1,271 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""This host as an initiator: open-iscsi, the kernel and dm-multipath behind one set of verbs."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import typing as t
+
+from .._errors import Failed, Refused, StorageError
+from .._model.session import DEFAULT_IFACE, Connection, Device, Ground, NodeRecord, Session, map_wwid, ordered
+from .._model.target import Portal
+from . import GROUND, InitiatorHost, Portals, found_portals, silence
+from .connector import configured_initiator, runs
+from .iscsiadm import Failures, Iscsiadm, meaning, silences
+from .multipath import Multipath
+from .sysfs import Sysfs
+
+LOCK = "/run/stackless-block-iscsi.lock"
+_SCANS = 16  # scans at once; each waits for its target
+_TRIES = 2
+
+World = t.Dict[t.Hashable, t.Any]
+
+
+class IscsiLook(t.NamedTuple):
+    """What has to be seen of one target: do these portals answer, and shall they be asked for more?"""
+
+    iqn: str
+    portals: Portals = ()
+    discovery: bool = False
+    iface: str = DEFAULT_IFACE
+
+
+class _Login(t.NamedTuple):
+    iqn: str
+    portals: Portals
+    iface: str
+    every: bool
+
+
+class OpenIscsiHost(InitiatorHost):
+    """Portals and holders are looked at until the first steps are done: to see whether those came true takes neither."""
+
+    def __init__(self) -> None:
+        self.iscsiadm, self.sysfs, self.multipath = Iscsiadm(), Sysfs(), Multipath()
+        self._asked: t.Dict[IscsiLook, t.Dict[Portal, int]] = {}
+        self._failed: Failures = {}
+        self._flushed = False
+        self._logins: t.List[_Login] = []
+        self._logouts: t.Set[t.Tuple[str, Portal]] = set()
+        self._scans: t.List[t.Tuple[str, int]] = []
+        self._maps: t.List[t.Tuple[str, int]] = []
+
+    # ---- looking
+
+    def observe(self, looks: t.Sequence[IscsiLook]) -> World:
+        """The world: Connections by target name, GROUND, and of portals without a session why they can't be reached."""
+        iqns = {look.iqn for look in looks}
+        seen = self.sysfs.connections(iqns, closely=not self._flushed)
+        world: World = {GROUND: self.ground()}
+        for iqn in iqns:
+            found = ordered(dataclasses.replace(seen.get(iqn, Connection()), records=self.iscsiadm.records(iqn)))
+            if found:
+                world[iqn] = found
+        if not self._flushed:
+            world.update(self._portals(looks, world))
+        return world
+
+    def ground(self) -> Ground:
+        return Ground(
+            installed=self.iscsiadm.installed(),
+            daemon=self.iscsiadm.answers(),
+            multipathd=runs("multipathd"),
+            initiator=configured_initiator(),
+            ifaces=self.iscsiadm.ifaces(),
+            claimed=self.multipath.claimed(),
+        )
+
+    def names(self) -> t.Set[str]:
+        """All targets that have a record or a session."""
+        return self.iscsiadm.targets() | self.sysfs.targets()
+
+    def _portals(self, looks: t.Sequence[IscsiLook], world: World) -> World:
+        missing = {look.iqn: [p for p in look.portals if not _has_session(world, look.iqn, p)] for look in looks}
+        silent = silences(portal for portals in missing.values() for portal in portals)
+        told: World = {}
+        for look in looks:
+            answering = [portal for portal in look.portals if portal not in silent]
+            if look.discovery and answering:
+                if look not in self._asked:
+                    self._asked[look] = self.iscsiadm.discover(answering[0], look.iqn, look.iface)
+                told[found_portals(look.iqn)] = self._asked[look]
+        more = {portal for look, found in self._asked.items() for portal in found if not _has_session(world, look.iqn, portal)}
+        silent.update(silences(more - set(silent)))
+        return {**told, **{silence(portal): why for portal, why in silent.items()}}
+
+    def failed(self, iqn: str) -> t.Dict[Portal, str]:
+        """Where this run could not log in, and why."""
+        return {portal: why for (name, portal), why in self._failed.items() if name == iqn}
+
+    def _now(self, iqn: str, closely: bool = False) -> Connection:
+        return self.sysfs.connections({iqn}, closely).get(iqn, Connection())
+
+    # ---- what is done at once
+
+    def write_record(self, record: NodeRecord) -> None:
+        self.iscsiadm.write(record)
+
+    def drop_record(self, iqn: str, portal: Portal, iface: str) -> None:
+        self.iscsiadm.drop(iqn, portal, iface)
+
+    def claim(self, wwid: str) -> None:
+        self.multipath.claim(wwid)
+
+    def unclaim(self, wwid: str) -> None:
+        self.multipath.unclaim(wwid)
+
+    def drop_map(self, wwid: str) -> None:
+        there = self.sysfs.map(wwid)
+        if there:
+            self.multipath.drop(there, dead=not self.sysfs.any_running(there.devices))
+
+    def resize_map(self, wwid: str) -> None:
+        there = self.sysfs.map(wwid)
+        if there:
+            self.multipath.resize(there)
+
+    def rescan(self, device: Device) -> None:
+        self.sysfs.rescan(device)
+
+    def flush_buffers(self, device: Device) -> None:
+        self.sysfs.flush_buffers(device)
+
+    def delete(self, device: Device) -> None:
+        self.sysfs.delete(device)
+
+    def take_away(self, iqn: str, lun: int, portals: Portals) -> None:
+        have = self._now(iqn, closely=True)
+        paths = tuple(device for device in have.paths(lun) if device.portal in portals)
+        above = have.map_of(paths)
+        if above and above.devices <= {device.name for device in paths}:
+            self._refuse_held(iqn, lun, have, paths)
+            self.multipath.drop(above, dead=not self.sysfs.any_running(above.devices))
+        elif not above:
+            self._refuse_held(iqn, lun, have, paths)
+        for device in paths:
+            self.sysfs.delete(device)
+
+    def _refuse_held(self, iqn: str, lun: int, have: Connection, paths: t.Sequence[Device]) -> None:
+        holders = ", ".join(map(str, have.holders(paths)))
+        if holders:
+            raise Refused(f"LUN {lun} of {iqn} is in use by {holders}")
+
+    # ---- what is gathered
+
+    def log_in(self, iqn: str, portals: Portals, iface: str, every: bool) -> None:
+        self._logins.append(_Login(iqn, portals, iface, every))
+
+    def log_out(self, iqn: str, portals: Portals) -> None:
+        self._logouts |= {(iqn, portal) for portal in portals}
+
+    def scan(self, iqn: str, lun: int) -> None:
+        self._scans.append((iqn, lun))
+
+    def make_map(self, iqn: str, lun: int) -> None:
+        self._maps.append((iqn, lun))
+
+    def flush(self) -> None:
+        """Everything gathered, for all targets at once. A login that fails is an error of its target alone."""
+        self._flushed = True
+        with self._gathered() as (logouts, logins, scans, maps):
+            if logouts:
+                self._log_out(logouts)
+            if logins:
+                self._log_in(logins)
+            before = self._scan(scans) if scans else frozenset()
+            for iqn, lun in maps:
+                self._make_map(iqn, lun, before)
+
+    @contextlib.contextmanager
+    def _gathered(self) -> t.Iterator[t.Tuple[t.Any, ...]]:
+        yield self._logouts, self._logins, self._scans, self._maps
+        self._logouts, self._logins, self._scans, self._maps = set(), [], [], []
+
+    def _log_out(self, ends: t.Set[t.Tuple[str, Portal]]) -> None:
+        seen = self.sysfs.connections({iqn for iqn, portal in ends}, closely=False)
+        sessions = [(iqn, session) for iqn, have in seen.items() for session in have.sessions if (iqn, session.portal) in ends]
+        idle = [(iqn, s) for iqn, s in sessions if not any(device.portal == s.portal for device in seen[iqn].devices)]
+        if idle:
+            self.iscsiadm.log_out([(iqn, self.sysfs.portal_group(session), session) for iqn, session in idle])
+
+    def _log_in(self, logins: t.Sequence[_Login]) -> None:
+        """At every portal, or round after round at the next one where there was none that let this host in."""
+        rounds = max(len(login.portals) for login in logins)
+        for number in range(rounds):
+            asked = [(login, portal) for login in logins for portal in _turn(login, number)]
+            asked = [(login, portal) for login, portal in asked if login.every or not self._alive(login.iqn)]
+            if asked:
+                self._try(asked)
+
+    def _alive(self, iqn: str) -> t.Set[Portal]:
+        return {session.portal for session in self._now(iqn).sessions if session.alive}
+
+    def _try(self, asked: t.Sequence[t.Tuple[_Login, Portal]]) -> None:
+        records = [record for login, portal in asked for record in self.iscsiadm.records(login.iqn) if (record.portal, record.iface) == (portal, login.iface)]
+        try:
+            failures, said = self.iscsiadm.log_in(records)
+        except Failed as error:
+            failures, said = {}, str(error)
+        seen = self.sysfs.connections({login.iqn for login, portal in asked}, closely=False)
+        lost = [(login.iqn, portal) for login, portal in asked if not _has_session({**seen}, login.iqn, portal)]
+        silent = silences(portal for _iqn, portal in lost) if lost else {}
+        initiator = configured_initiator() or "this host"
+        for key in lost:
+            self._failed[key] = meaning(failures[key], initiator, silent.get(key[1])) if key in failures else _unsaid(said)
+
+    def _scan(self, scans: t.Sequence[t.Tuple[str, int]]) -> t.FrozenSet[str]:
+        """Scans through all sessions side by side, and once more where nothing came. Returns the devices that were there before."""
+        before: t.FrozenSet[str] = frozenset()
+        for attempt in range(_TRIES):
+            seen = self.sysfs.connections({iqn for iqn, lun in scans}, closely=False)
+            if attempt == 0:
+                before = frozenset(str(device.hctl) for have in seen.values() for device in have.devices)
+            missing = [(session, lun) for iqn, lun in scans for session in _without_lun(seen.get(iqn, Connection()), lun)]
+            if missing:
+                with concurrent.futures.ThreadPoolExecutor(_SCANS) as pool:
+                    list(pool.map(lambda each: self._scan_one(*each), missing))
+        return before
+
+    def _scan_one(self, session: Session, lun: int) -> None:
+        with contextlib.suppress(StorageError):  # what did not come is seen afterwards
+            self.sysfs.scan(session, lun)
+
+    def _make_map(self, iqn: str, lun: int, before: t.FrozenSet[str]) -> None:
+        """A WWID that multipathd knows beforehand gets its map by itself; for others, and for older devices, it is told."""
+        have = self._now(iqn)
+        for device in have.paths(lun):
+            news = device.wwid is not None and map_wwid(device.wwid) not in self.multipath.claimed()
+            if news:
+                self.multipath.claim(str(device.wwid))
+            if device.name and (news or device.hctl in before):
+                self.multipath.add_path(device.name)
+
+
+def _turn(login: _Login, number: int) -> Portals:
+    """The portals whose turn it is in a round."""
+    if login.every:
+        return login.portals if number == 0 else ()
+    return login.portals[number : number + 1]
+
+
+def _has_session(world: t.Mapping[t.Any, t.Any], iqn: str, portal: Portal) -> bool:
+    session = (world.get(iqn) or Connection()).session(portal)
+    return session is not None and session.alive
+
+
+def _without_lun(have: Connection, lun: int) -> t.List[Session]:
+    reached = {device.portal for device in have.paths(lun)}
+    return [session for session in have.sessions if session.alive and session.portal not in reached]
+
+
+def _unsaid(said: str) -> str:
+    """A login that failed and of which iscsiadm had no word of its own."""
+    return f"iscsiadm says: {' '.join(said.split())[:300] or 'nothing'}"
