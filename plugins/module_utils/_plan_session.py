@@ -90,7 +90,7 @@ def _present(want: SessionWish, have: Connection, ground: Ground, world: World, 
     records = tuple(_record(want, have, portal, world) for portal in way.portals)
     after = _after(want, way, records)
     steps = _claiming(want, way, ground, host) + _recording(have, records, host)
-    steps += _clearing(want, have, way, host) + _reaching(want, way, host) + _growing(want, way, host)
+    steps += _clearing(want, have, way, host) + _growing(want, way, host) + _reaching(want, way, host)
     undo = _undoing(want, have, way, ground, host) if steps else ()
     warnings = [f"{want.iqn} is not reached at {portal}: {world[silence(portal)]}" for portal in way.portals if world.get(silence(portal))]
     if want.multipath and not way.mapped:
@@ -230,9 +230,11 @@ def _maps_after(want: SessionWish, way: _Way) -> t.Tuple[Map, ...]:
 
 def _claiming(want: SessionWish, way: _Way, ground: Ground, host: InitiatorHost) -> t.Tuple[Step, ...]:
     """Told beforehand, multipathd takes the first path at once; otherwise it may wait for a second one (find_multipaths)."""
-    if not _claims(want, way, ground):
-        return ()
-    return (Step(f"have multipathd make a map of {want.wwid}", host.claim, (want.wwid,)),)
+    if _claims(want, way, ground):
+        return (Step(f"have multipathd make a map of {want.wwid}", host.claim, (want.wwid,)),)
+    if want.multipath is False and not way.mapped and want.wwid and map_wwid(want.wwid) in ground.claimed:
+        return (Step(f"have multipathd make no map of {want.wwid}", host.unclaim, (want.wwid,)),)
+    return ()
 
 
 def _claims(want: SessionWish, way: _Way, ground: Ground) -> bool:
@@ -260,9 +262,17 @@ def _reaching(want: SessionWish, way: _Way, host: InitiatorHost) -> t.Tuple[Step
         steps += (Step(f"log in to {want.iqn} at {where}", host.log_in, (want.iqn, way.new, want.iface, way.mapped)),)
     if _lacking(want, way):
         steps += (Step(f"scan for LUN {want.lun} of {want.iqn}", host.scan, (want.iqn, want.lun)),)
-    if way.mapped and not way.kept.map_of(way.kept.paths(want.lun)):
-        steps += (Step(f"make a multipath map of {want.title}", host.make_map, (want.iqn, want.lun)),)
-    return steps
+    early, late = _mapping(want, way, host)
+    return early + steps + late
+
+
+def _mapping(want: SessionWish, way: _Way, host: InitiatorHost) -> t.Tuple[t.Tuple[Step, ...], t.Tuple[Step, ...]]:
+    """multipathd has to be told of devices that are there already, and afterwards of those whose WWID nobody knew beforehand."""
+    paths = way.kept.paths(want.lun)
+    told = (Step(f"make a multipath map of {want.title}", host.make_map, (want.iqn, want.lun)),)
+    if not way.mapped or way.kept.map_of(paths):
+        return (), ()
+    return (told, ()) if paths else ((), () if want.wwid else told)
 
 
 def _lacking(want: SessionWish, way: _Way) -> Portals:

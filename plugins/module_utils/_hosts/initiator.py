@@ -180,9 +180,10 @@ class OpenIscsiHost(InitiatorHost):
                 self._log_out(logouts)
             if logins:
                 self._log_in(logins)
-            before = self._scan(scans) if scans else frozenset()
+            if scans:
+                self._scan(scans)
             for iqn, lun in maps:
-                self._make_map(iqn, lun, before)
+                self._make_map(iqn, lun)
 
     @contextlib.contextmanager
     def _gathered(self) -> t.Iterator[t.Tuple[t.Any, ...]]:
@@ -221,31 +222,24 @@ class OpenIscsiHost(InitiatorHost):
         for key in lost:
             self._failed[key] = meaning(failures[key], initiator, silent.get(key[1])) if key in failures else _unsaid(said)
 
-    def _scan(self, scans: t.Sequence[t.Tuple[str, int]]) -> t.FrozenSet[str]:
-        """Scans through all sessions side by side, and once more where nothing came. Returns the devices that were there before."""
-        before: t.FrozenSet[str] = frozenset()
-        for attempt in range(_TRIES):
+    def _scan(self, scans: t.Sequence[t.Tuple[str, int]]) -> None:
+        """Scans through all sessions side by side, and once more where nothing came."""
+        for _attempt in range(_TRIES):
             seen = self.sysfs.connections({iqn for iqn, lun in scans}, closely=False)
-            if attempt == 0:
-                before = frozenset(str(device.hctl) for have in seen.values() for device in have.devices)
             missing = [(session, lun) for iqn, lun in scans for session in _without_lun(seen.get(iqn, Connection()), lun)]
             if missing:
                 with concurrent.futures.ThreadPoolExecutor(_SCANS) as pool:
                     list(pool.map(lambda each: self._scan_one(*each), missing))
-        return before
 
     def _scan_one(self, session: Session, lun: int) -> None:
         with contextlib.suppress(StorageError):  # what did not come is seen afterwards
             self.sysfs.scan(session, lun)
 
-    def _make_map(self, iqn: str, lun: int, before: t.FrozenSet[str]) -> None:
-        """A WWID that multipathd knows beforehand gets its map by itself; for others, and for older devices, it is told."""
-        have = self._now(iqn)
-        for device in have.paths(lun):
-            news = device.wwid is not None and map_wwid(device.wwid) not in self.multipath.claimed()
-            if news:
-                self.multipath.claim(str(device.wwid))
-            if device.name and (news or device.hctl in before):
+    def _make_map(self, iqn: str, lun: int) -> None:
+        for device in self._now(iqn).paths(lun):
+            if device.wwid and map_wwid(device.wwid) not in self.multipath.claimed():
+                self.multipath.claim(device.wwid)
+            if device.name:
                 self.multipath.add_path(device.name)
 
 

@@ -126,7 +126,8 @@ class Iscsiadm:
         settings = self._of_iface(record)
         folder = os.path.join(self.nodes, record.iqn, _place(record))
         try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+            for above in (self.nodes, os.path.dirname(folder), folder):
+                os.makedirs(above, mode=0o700, exist_ok=True)
             # not inside: iscsiadm takes every file there for a record
             handle, draft = tempfile.mkstemp(dir=f"{self._slash}{self.root}", prefix=".node-")
             try:
@@ -161,8 +162,7 @@ class Iscsiadm:
             if path != keep and record and (record.portal, record.iface) == (portal, iface):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-                with contextlib.suppress(OSError):
-                    os.removedirs(os.path.dirname(path)) if os.path.dirname(path) != self.nodes else None
+                _prune(os.path.dirname(path), self.nodes)
 
     # ---- logins
 
@@ -218,6 +218,14 @@ def _names(folder: str) -> t.List[str]:
     with contextlib.suppress(OSError):
         return sorted(os.listdir(folder))
     return []
+
+
+def _prune(folder: str, top: str) -> None:
+    """Removes a directory and those above it, below `top`, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        while folder != top:
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
 
 
 def _place(record: NodeRecord) -> str:
