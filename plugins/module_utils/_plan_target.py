@@ -490,18 +490,20 @@ def _lun_steps(before: Target, after: Target, have: Export, backend: TargetBacke
         if lun != after.lun(lun.lun) and _lost(lun, after.lun(lun.lun), have, backend)
     ]
     for lun in after.luns:
-        steps += _one_lun_steps(before.lun(lun.lun), lun, have, after.iqn, backend)
+        steps += _one_lun_steps(before.lun(lun.lun), lun, have, after, backend)
     return steps
 
 
-def _one_lun_steps(before: t.Optional[Lun], after: Lun, have: Export, iqn: str, backend: TargetBackend) -> t.List[Step]:
+def _one_lun_steps(before: t.Optional[Lun], after: Lun, have: Export, target: Target, backend: TargetBackend) -> t.List[Step]:
+    iqn = target.iqn
     if before == after:
         return []
     if before and _is_unfinished(before, after, have):
         return [Step(f"give LUN {after.lun} of {iqn} its serial", backend.identify_lun, (iqn, after))]
     if before and _changes(before, after, backend):
         return _change_steps(before, after, iqn, backend)
-    return [Step(f"add LUN {after.lun} ({after.path}) to {iqn}", backend.add_lun, (iqn, after))]
+    kept_off = frozenset(acl.initiator for acl in target.acls if acl.read_only)
+    return [Step(f"add LUN {after.lun} ({after.path}) to {iqn}", backend.add_lun, (iqn, after, kept_off))]
 
 
 def _change_steps(before: Lun, after: Lun, iqn: str, backend: TargetBackend) -> t.List[Step]:

@@ -107,7 +107,7 @@ class FakeTargets(TargetBackend):
         assert portal not in self.portals, "address in use"
         self.portals.add(portal)
 
-    def add_lun(self, iqn: str, lun: Lun) -> None:
+    def add_lun(self, iqn: str, lun: Lun, kept_off: frozenset[str] = frozenset()) -> None:
         assert lun.lun not in self.targets[iqn].luns, "this logical unit number already exists"
         self.targets[iqn].luns[lun.lun] = dataclasses.replace(lun, size_bytes=self.sizes[lun.path])
 
@@ -245,11 +245,13 @@ class FakeLio(TargetBackend):
         assert not self.sessions.get(iqn), "a session lost its portal"
         self._change(iqn, portals=self.live[iqn].portals - {portal})
 
-    def add_lun(self, iqn: str, lun: Lun) -> None:
+    def add_lun(self, iqn: str, lun: Lun, kept_off: frozenset[str] = frozenset()) -> None:
         assert not self.live[iqn].lun(lun.lun), "this LUN already exists"
         users = [one.path for target in self.live.values() for one in target.luns] + list(self.held)
         assert lun.path not in users, "the device is in use"
-        self._change(iqn, luns=(*self.live[iqn].luns, dataclasses.replace(lun, size_bytes=self.sizes[lun.path])))
+        luns = (*self.live[iqn].luns, dataclasses.replace(lun, size_bytes=self.sizes[lun.path]))
+        acls = tuple(acl if acl.read_only == (acl.initiator in kept_off) else dataclasses.replace(acl, mapped=False) for acl in self.live[iqn].acls)
+        self._change(iqn, luns=luns, acls=acls)
 
     def change_lun(self, iqn: str, lun: Lun) -> None:
         before = self.live[iqn].lun(lun.lun)

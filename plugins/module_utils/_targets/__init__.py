@@ -148,7 +148,8 @@ class TargetBackend:
     def remove_portal(self, iqn: str, portal: Portal) -> None:
         raise NotImplementedError
 
-    def add_lun(self, iqn: str, lun: Lun) -> None:
+    def add_lun(self, iqn: str, lun: Lun, kept_off: t.FrozenSet[str] = frozenset()) -> None:
+        """Shows a LUN to all who see the others, and to these initiators read-only."""
         raise NotImplementedError
 
     def identify_lun(self, iqn: str, lun: Lun) -> None:

@@ -233,7 +233,7 @@ def _number(text: t.Optional[str]) -> t.Any:
 
 
 def _said(info: str, key: str) -> t.Optional[str]:
-    found = re.search(key + r": ([^: ]+)", info)
+    found = re.search(r".*\b" + key + r": ([^: ]+)", info)
     return found.group(1) if found else None
 
 

@@ -198,8 +198,8 @@ class LioBackend(TargetBackend):
 
     # ---- LUNs
 
-    def add_lun(self, iqn: str, lun: Lun) -> None:
-        """Makes backstore and LUN, as they are saved where they are, and shows it to the initiators that see all others."""
+    def add_lun(self, iqn: str, lun: Lun, kept_off: t.FrozenSet[str] = frozenset()) -> None:
+        """Makes backstore and LUN as they are saved, where they are."""
         saved = lun_of(self._saved.get(iqn), lun.lun)
         with self._asked(f"make LUN {lun.lun} of {iqn} from {lun.path}"):
             self._tidy(iqn)
@@ -208,7 +208,7 @@ class LioBackend(TargetBackend):
             full = [acl for acl in tpg.node_acls if there <= {mapped.tpg_lun.lun for mapped in acl.mapped_luns}]
             made = self.lib.LUN(tpg, lun.lun, self._store(iqn, lun, saved), alias=READ_ONLY if lun.read_only else WRITABLE)
             for acl in full:
-                self._map(acl, made, lun.read_only or _is_kept_off(acl), acl_of(self._saved.get(iqn), acl.node_wwn))
+                self._map(acl, made, lun.read_only or acl.node_wwn in kept_off, acl_of(self._saved.get(iqn), acl.node_wwn))
 
     def identify_lun(self, iqn: str, lun: Lun) -> None:
         self.change_lun(iqn, lun)  # never planned: a backstore has its serial before it is a LUN
@@ -408,9 +408,3 @@ def _text(secret: t.Optional[Secret]) -> str:
 
 def _is_read_only(lun: t.Any) -> bool:
     return lun.alias == READ_ONLY or bool(getattr(lun.storage_object, "readonly", False))
-
-
-def _is_kept_off(node: t.Any) -> bool:
-    """Whether an initiator may not write to the disks that others may write to."""
-    writable = [one for one in node.mapped_luns if not _is_read_only(one.tpg_lun)]
-    return bool(writable) and all(one.write_protect for one in writable)

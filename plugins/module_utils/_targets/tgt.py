@@ -162,7 +162,7 @@ class TgtBackend(TargetBackend):
     def add_portal(self, iqn: str, portal: Portal) -> None:
         self.tgtd.ask("portal", "new", f"portal={portal}")
 
-    def add_lun(self, iqn: str, lun: Lun) -> None:
+    def add_lun(self, iqn: str, lun: Lun, kept_off: t.FrozenSet[str] = frozenset()) -> None:
         self.tgtd.ask("device", "new", f"path={lun.path},bstype={lun.bstype}", tid=self._shown[iqn].tid, lun=lun.lun)
         self.identify_lun(iqn, lun)
 
