@@ -41,9 +41,9 @@ def key(*parts: Any) -> str:
 
 
 def made(kind: str, version: str, make: Callable[[Path], None]) -> Path:
-    """The directory <kind>-<version>, made by `make` if it is not there; versions nobody uses any more are taken away.
+    """The directory <kind>-<version>, made by `make` if it is not there.
 
-    One process makes it, all others that want it wait.
+    One process makes it, all others that want it wait. `forget` takes old versions away.
     """
     place = CACHE / f"{kind}-{version}"
     with locked(kind):

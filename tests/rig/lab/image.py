@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.rig.collection import ROOT
 from tests.rig.guest import cpio, load_order
-from tests.rig.lab.cache import HERE, LabError, key, made, run
+from tests.rig.lab.cache import HERE, LabError, forget, key, made, run
 
 KERNEL = ROOT / ".cache" / "kernel"
 PACKAGES = (
@@ -46,6 +46,7 @@ def image() -> Path:
         raise LabError(f"there is no kernel in {KERNEL}; run tests/setup.sh test")
     kernel = kernels[-1]
     base = made("packages", key(PACKAGES, NO_FILES, codename()), install)
+    forget("packages", {base.name})
     parts = [HERE / name for name in ("image.py", "initramfs.sh", "root")]
     return made("image", key(base.name, kernel.name, *parts), lambda place: build(place, base / "root", kernel))
 

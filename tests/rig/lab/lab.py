@@ -66,7 +66,7 @@ class Lab(Plays):
     # ---- its life
 
     def start(self, keep: bool = False) -> None:
-        """Starts it from the snapshot. Unless it is to be kept, it belongs to this process, and others may end it once that is gone."""
+        """Starts it from the snapshot. Unless it is to be kept, it belongs to the thread that calls this, and ends with it at the latest."""
         with locked("labs"):
             end_orphans()
             if self.directory.exists():
@@ -91,12 +91,13 @@ class Lab(Plays):
 
     def reset(self) -> None:
         """Back to the snapshot, whatever has happened since."""
-        ready = Path(self._state()["ready"])
+        state = self._state()
+        ready, mortal = Path(state["ready"]), (state["owner"] or [0])[0] == os.getpid()
         for host in self.hosts:
             host.machine.stop()
         for host in self.hosts:
-            host.machine.start(disks_of(ready, host.machine), ready / f"{host.name}.memory")
-        self._write_state({**self._state(), "processes": {host.name: host.machine.process for host in self.hosts}})
+            host.machine.start(disks_of(ready, host.machine), ready / f"{host.name}.memory", mortal)
+        self._write_state({**state, "processes": {host.name: host.machine.process for host in self.hosts}})
         self._on_all(wake)
 
     def stop(self) -> None:
@@ -191,7 +192,7 @@ def labs() -> list[Lab]:
 
 
 def end_orphans() -> None:
-    """Ends the labs whose owners are gone without having ended them."""
+    """Takes away what is left of labs whose owners are gone without having ended them."""
     for lab in labs():
         owner = lab._state().get("owner")
         if owner and born(owner[0]) != owner[1]:

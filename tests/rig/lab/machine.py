@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.rig.guest import accelerator
 from tests.rig.collection import ROOT
+from tests.rig.guest import accelerator
 from tests.rig.lab.cache import LabError
 from tests.rig.stage import born, end
 
@@ -26,6 +26,7 @@ CMDLINE = (
     "console=ttyS0 panic=1 quiet loglevel=3 mitigations=off apparmor=0 audit=0 selinux=0 systemd.show_status=0 root=/dev/vda rw"
     " net.ifnames=0 random.trust_cpu=on tsc=reliable no_timer_check"
 )
+MORTAL = ["setpriv", "--pdeathsig", "KILL"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +78,14 @@ class Machine:
 
     # ---- its life
 
-    def start(self, disks: list[Path], state: Path | None = None) -> None:
-        """Starts it on these disks; with `state`, from the memory saved there, and on disks that forget what is written."""
+    def start(self, disks: list[Path], state: Path | None = None, mortal: bool = True) -> None:
+        """Starts it on these disks; with `state`, from the memory saved there, and on disks that forget what is written.
+
+        A mortal one dies with the thread that starts it, so that nothing outlives a killed run.
+        """
         for path in (self.qmp_socket, *self.sockets.glob(f"wire-{self.role.name}-*")):
             path.unlink(missing_ok=True)
-        command = [*self.command(), *disk_options(disks, forgetful=state is not None)]
+        command = [*(MORTAL if mortal else []), *self.command(), *disk_options(disks, forgetful=state is not None)]
         if state:
             command += ["-incoming", f"exec:cat {shlex.quote(str(state))}"]
         with self.log.open("w") as log:

@@ -11,10 +11,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.rig.guest import accelerator
-from tests.rig.collection import ROOT
 from tests.rig.lab.bare import compile_guest
-from tests.rig.lab.cache import HERE, key, made, run
+from tests.rig.lab.cache import CACHE, HERE, key, made, run
 from tests.rig.lab.host import Host
 from tests.rig.lab.image import image
 from tests.rig.lab.machine import ROLES, STORAGE, Machine
@@ -28,23 +26,28 @@ RUNNING = {"compute-1": ("guest-1",), "compute-2": ()}
 def snapshot() -> Path:
     """The directory of the snapshot `ready`; made when it is not there, which takes a minute or two."""
     base = image()
-    parts = [HERE / name for name in ("snapshot.py", "machine.py", "prepare", "guest")]
-    qemu = run("qemu-system-x86_64", "--version")
-    return made("ready", key(base.name, qemu, accelerator(ROOT / ".cache" / "guest"), *parts), lambda place: build(place, base))
+    parts = [HERE / name for name in ("snapshot.py", "prepare", "guest")]
+    # memory fits only the very machine that it was saved from
+    machines = [Machine(role, Path(), Path(), Path(), 0).command() for role in ROLES]
+    version = key(base.name, run("qemu-system-x86_64", "--version"), machines, *parts)
+    return made("ready", version, lambda place: build(place, base))
 
 
 def build(place: Path, base: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="lab-") as temporary:
-        sockets = Path(temporary)
-        (place / "image").symlink_to(Path("..", base.name))
-        machines = [Machine(role, base, place, sockets, port) for role, port in zip(ROLES, free_ports(len(ROLES)))]
-        config = write_ssh_config(sockets / "ssh_config", machines)
-        try:
-            with ThreadPoolExecutor(len(machines)) as pool:
-                list(pool.map(lambda machine: prepare(machine, Host(machine, config), place), machines))
-        finally:
-            for machine in machines:
-                machine.stop()
+    (place / "image").symlink_to(Path("..", base.name))
+    # the same for every build here, so that one cleans up after another that was killed
+    sockets = Path("/tmp", f"lab-{key(str(CACHE))}")
+    shutil.rmtree(sockets, ignore_errors=True)
+    sockets.mkdir(mode=0o700)
+    machines = [Machine(role, base, place, sockets, port) for role, port in zip(ROLES, free_ports(len(ROLES)))]
+    config = write_ssh_config(place / "ssh_config", machines)
+    try:
+        with ThreadPoolExecutor(len(machines)) as pool:
+            list(pool.map(lambda machine: prepare(machine, Host(machine, config), place), machines))
+    finally:
+        for machine in machines:
+            machine.stop()
+        shutil.rmtree(sockets)
 
 
 def prepare(machine: Machine, host: Host, place: Path) -> None:
