@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 import uuid
 
 from ._errors import Invalid
+from ._model.pool import pool_result
 from ._model.volume import Attachment, Volume, check_name, check_size, record_of, volume_from
 from ._plan_attachment import AttachmentWish, plan_attachment
 from ._plan_volume import VolumeWish, plan_volume
@@ -32,6 +34,10 @@ class _OnBackend(Resource):
     def observe(self, wants: t.Sequence[t.Any]) -> World:
         return dict(self.backend.observe())
 
+    def warned(self, plan: Plan, *more: str) -> Plan:
+        """The plan with what the look at the back end found besides."""
+        return dataclasses.replace(plan, warnings=(*plan.warnings, *self.backend.warnings, *more))
+
     def assumed(self, result: t.Dict[str, t.Any], world: World) -> World:
         record = result.get("record")
         if not record:
@@ -42,24 +48,31 @@ class _OnBackend(Resource):
 
 class Volumes(_OnBackend):
     plural = "volumes"
+    advice: t.Optional[t.Tuple[str, ...]] = None  # of the host, asked once
 
     def want(self, item: t.Dict[str, t.Any]) -> VolumeWish:
         name = check_name(item.get("name"))
         return VolumeWish(
             name=name,
             present=item.get("state") != "absent",
+            new_name=None if item.get("new_name") is None else check_name(item["new_name"]),
             size_bytes=check_size(name, item.get("size_gib")),
             volume_type=_text(name, "volume_type", item),
             description=_text(name, "description", item),
             metadata=_metadata(name, item.get("metadata")),
             multiattach=item.get("multiattach"),
-            allocation=self.options["backend"].get("allocation"),
+            allocation=item.get("allocation"),
             wipe=item.get("wipe") is not False,
             fresh_id=str(uuid.uuid4()),
         )
 
+    def observe(self, wants: t.Sequence[t.Any]) -> World:
+        if self.advice is None:
+            self.advice = self.backend.advice()
+        return super().observe(wants)
+
     def plan(self, want: VolumeWish, world: World) -> Plan:
-        return plan_volume(want, world, self.backend)
+        return self.warned(plan_volume(want, world, self.backend), *(self.advice or ()))
 
     def show(self, plan: Plan, state: t.Optional[Volume]) -> t.Dict[str, t.Any]:
         return volume_result(state)
@@ -77,7 +90,7 @@ class Attachments(_OnBackend):
         return AttachmentWish(volume=volume, instance=item["instance"], action=item["action"], fresh_id=str(uuid.uuid4()), **told)
 
     def plan(self, want: AttachmentWish, world: World) -> Plan:
-        return plan_attachment(want, world, self.backend)
+        return self.warned(plan_attachment(want, world, self.backend))
 
     def settled(self, plan: Plan, world: World) -> bool:
         # Another item of the list may have moved on the same volume: only this item's write is looked for.
@@ -92,9 +105,17 @@ class Attachments(_OnBackend):
 
 def find_volumes(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
     """The volumes of a backend, ordered by name, or those of exactly the given names."""
-    found = open_backend(options["backend"]).observe()
+    backend = open_backend(options["backend"])
+    found = backend.observe()
     names = found if options.get("names") is None else set(options["names"]) & set(found)
-    return {"volumes": [volume_result(found[name]) for name in sorted(names)]}
+    return {"volumes": [volume_result(found[name]) for name in sorted(names)], "warnings": list(backend.warnings)}
+
+
+def find_pool(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+    """The figures of a backend's pool, with what should be done about it."""
+    backend = open_backend(options["backend"])
+    pool = backend.capacity()
+    return pool_result(pool, [*backend.warnings, *backend.advice()])
 
 
 def volume_result(volume: t.Optional[Volume]) -> t.Dict[str, t.Any]:

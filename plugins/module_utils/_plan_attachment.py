@@ -21,7 +21,7 @@ import typing as t
 
 from ._errors import Conflict, Invalid, Refused
 from ._model.volume import Attachment, Volume
-from ._plan_volume import check_data, known_volume
+from ._plan_volume import activation, check_data, known_volume, volume_named
 from ._reconcile import Plan, Step, World
 from ._volumes import VolumeBackend
 
@@ -46,6 +46,7 @@ TRANSITIONS: t.Dict[str, Transition] = {
 }
 
 ACTIONS = ("reserve", *TRANSITIONS, "release")
+_FORWARDS = ("reserve", "initialize")
 _BACKWARDS = ("begin_detaching", "give_up", "terminate", "release")
 
 # A volume in one of these may be reserved; in-use only when it is multiattach.
@@ -77,7 +78,7 @@ class AttachmentWish:
 def plan_attachment(want: AttachmentWish, world: World, backend: VolumeBackend) -> Plan:
     """Moves one attachment along; raises NotFound, Conflict, Refused or Invalid."""
     if want.action in _BACKWARDS:
-        volume: t.Optional[Volume] = world.get(want.volume)
+        volume = volume_named(want.volume, world)
         if volume is None or volume.attachment(want.instance) is None:
             return _nothing_to_take_back(want, volume, backend)
     volume = known_volume(want.volume, world, backend.where)
@@ -85,6 +86,8 @@ def plan_attachment(want: AttachmentWish, world: World, backend: VolumeBackend) 
         raise Conflict(f"volume {volume.name} is {volume.status}; run the play that was at it to its end first")
     after = _after(want, volume)
     steps = () if after == volume else (_step(want, volume, after, backend),)
+    if want.action in _FORWARDS:
+        steps = activation(volume, backend) + steps
     return Plan(volume.name, volume, after, steps, label=_label(want))
 
 

@@ -27,6 +27,7 @@ class VolumeWish:
 
     name: str
     present: bool = True
+    new_name: t.Optional[str] = None
     size_bytes: t.Optional[int] = None
     volume_type: t.Optional[str] = None
     description: t.Optional[str] = None
@@ -38,24 +39,36 @@ class VolumeWish:
 
 
 def plan_volume(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
-    """Creates, finishes, grows, updates or deletes one volume.
+    """Creates, finishes, grows, renames, updates or deletes one volume.
 
     Raises Invalid, NotFound, Conflict or Refused.
     """
-    have: t.Optional[Volume] = world.get(want.name)
+    if want.allocation not in (None, *backend.allocations):
+        ways = " or ".join(backend.allocations)
+        raise Invalid(f"volume {want.name} can't have allocation={want.allocation} at {backend.where}; choose {ways}")
+    have = _renamed(want, world) or volume_named(want.name, world)
     if not want.present:
         return _absent(want, have, backend)
     if have is None:
-        return _create(want, backend)
-    return _update(want, have, backend)
+        return _create(want, world, backend)
+    return _update(want, have, world, backend)
 
 
-def _create(want: VolumeWish, backend: VolumeBackend) -> Plan:
+def _renamed(want: VolumeWish, world: World) -> t.Optional[Volume]:
+    """The volume that has its new name already, or None."""
+    if want.new_name is None or not want.present or want.new_name == want.name:
+        return None
+    old, new = volume_named(want.name, world), volume_named(want.new_name, world)
+    if old and new:
+        raise Conflict(f"volume {want.name} can't be renamed to {want.new_name}: there is another volume of that name; choose another one")
+    if not (old or new):
+        raise NotFound(f"there is neither a volume {want.name} to rename nor a volume {want.new_name}; make it first, or look at the names")
+    return new
+
+
+def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
     if want.size_bytes is None:
         raise Invalid(f"volume {want.name} does not exist at {backend.where} yet and needs a size_gib to be made")
-    refusal = backend.missing(want.size_bytes)
-    if refusal:
-        raise Refused(f"volume {want.name} can't be made: {refusal}")
     after = Volume(
         name=want.name,
         id=want.fresh_id,
@@ -64,22 +77,31 @@ def _create(want: VolumeWish, backend: VolumeBackend) -> Plan:
         description=want.description,
         metadata=want.metadata or (),
         multiattach=bool(want.multiattach),
-        allocation=want.allocation or "sparse",
+        allocation=want.allocation or backend.allocation,
         path=backend.locate(want.fresh_id),
     )
+    refusal = backend.missing(after, _others(world, None))
+    if refusal:
+        raise Refused(f"volume {want.name} can't be made: {refusal}")
     creating = dataclasses.replace(after, status="creating")
     record = Step(f"record volume {want.name} as creating", backend.swap, (None, creating))
     return Plan(want.name, None, after, (record,) + _creation(creating, after, backend))
 
 
+def _others(world: World, have: t.Optional[Volume]) -> t.List[Volume]:
+    """All other volumes that are there, or shall be when this run is through."""
+    return [volume for volume in world.values() if volume is not None and volume is not have]
+
+
 def _creation(creating: Volume, after: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+    filled = dataclasses.replace(creating, size_bytes=after.size_bytes)
     return (
-        Step(f"allocate {_gib(after)} for volume {after.name}", backend.allocate, (after,)),
+        Step(f"allocate {_gib(after)} for volume {after.name}", backend.allocate, (filled,)),
         Step(f"mark volume {after.name} available", backend.swap, (creating, after)),
     )
 
 
-def _update(want: VolumeWish, have: Volume, backend: VolumeBackend) -> Plan:
+def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend) -> Plan:
     if have.status == "deleting":
         raise Conflict(f"volume {have.name} is half deleted by an earlier run; finish that with state=absent, then make it anew")
     changes = _changes(want, have)
@@ -87,16 +109,26 @@ def _update(want: VolumeWish, have: Volume, backend: VolumeBackend) -> Plan:
     after = dataclasses.replace(have, size_bytes=size, **changes)
     if have.status == "creating":  # an earlier run was stopped between the record and the data: go on from there
         after = dataclasses.replace(after, status="available")
-        return Plan(have.name, have, after, _creation(have, after, backend))
+        return _way(want, have, after, _creation(have, after, backend))
     check_data(have)
+    steps = activation(have, backend)
     if size > have.size_bytes or have.status == "extending":
-        return _extend(have, dataclasses.replace(after, status=have.at_rest().status), backend)
-    steps: t.Tuple[Step, ...] = ()
+        after = dataclasses.replace(after, status=have.at_rest().status)
+        return _way(want, have, after, steps + _extension(have, after, world, backend))
     if have.data_bytes < have.size_bytes:
-        steps = (Step(f"grow the data of volume {have.name} to the recorded {_gib(have)}", backend.allocate, (have,)),)
+        steps += (Step(f"grow the data of volume {have.name} to the recorded {_gib(have)}", backend.allocate, (have,)),)
     if after != have:
         steps += (Step(f"update {', '.join(sorted(changes))} of volume {have.name}", backend.swap, (have, after)),)
-    return Plan(have.name, have, after, steps)
+    return _way(want, have, after, steps)
+
+
+def _way(want: VolumeWish, have: Volume, after: Volume, steps: t.Tuple[Step, ...]) -> Plan:
+    return Plan(after.name, have, after, steps, label=want.name)
+
+
+def activation(have: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+    """What makes the data accessible, where it is not."""
+    return () if have.active else (Step(f"activate volume {have.name}", backend.activate, (have,)),)
 
 
 def _wished_size(want: VolumeWish, have: Volume) -> int:
@@ -107,26 +139,28 @@ def _wished_size(want: VolumeWish, have: Volume) -> int:
 
 
 def _changes(want: VolumeWish, have: Volume) -> t.Dict[str, t.Any]:
+    if want.allocation not in (None, have.allocation):
+        raise Refused(f"volume {have.name} is {have.allocation} and can't become {want.allocation}; make another one and copy the data")
     wished = {key: getattr(want, key) for key in ("volume_type", "description", "metadata", "multiattach")}
+    wished["name"] = want.new_name
     changes = {key: value for key, value in wished.items() if value is not None and value != getattr(have, key)}
     if "multiattach" in changes and have.attachments:
         raise Refused(f"multiattach of volume {have.name} can't change while it is held by {have.holders()}; detach it first")
     return changes
 
 
-def _extend(have: Volume, after: Volume, backend: VolumeBackend) -> Plan:
+def _extension(have: Volume, after: Volume, world: World, backend: VolumeBackend) -> t.Tuple[Step, ...]:
     if have.status not in _GROWABLE:
         raise Conflict(f"volume {have.name} is {have.status} and can't be extended now; {_who(have)}")
-    refusal = backend.missing(after.size_bytes - have.size_bytes)
+    refusal = backend.missing(after, _others(world, have))
     if refusal:
         raise Refused(f"volume {have.name} can't be extended: {refusal}")
     extending = dataclasses.replace(after, status="extending")
     steps = () if have == extending else (Step(f"mark volume {have.name} extending", backend.swap, (have, extending)),)
-    steps += (
-        Step(f"grow volume {have.name} to {_gib(after)}", backend.allocate, (after,)),
+    return steps + (
+        Step(f"grow volume {have.name} to {_gib(after)}", backend.allocate, (extending,)),
         Step(f"mark volume {have.name} {after.status}", backend.swap, (extending, after)),
     )
-    return Plan(have.name, have, after, steps)
 
 
 def _absent(want: VolumeWish, have: t.Optional[Volume], backend: VolumeBackend) -> Plan:
@@ -134,16 +168,25 @@ def _absent(want: VolumeWish, have: t.Optional[Volume], backend: VolumeBackend) 
         return Plan(want.name, None, None)
     if have.attachments or have.status not in _DELETABLE:
         raise Refused(f"volume {have.name} is {have.status} and can't be deleted; {_who(have)}")
-    refusal = backend.missing(0)
+    refusal = backend.missing()
     if refusal:
         raise Refused(f"volume {have.name} can't be deleted: {refusal}")
+    holder = backend.holder(have)
+    if holder:
+        raise Refused(f"volume {have.name} can't be deleted: it is in use by {holder} on the storage host; end that first")
+    return Plan(have.name, have, None, _deletion(want, have, backend))
+
+
+def _deletion(want: VolumeWish, have: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
     deleting = dataclasses.replace(have, status="deleting")
     steps = [] if have == deleting else [Step(f"mark volume {have.name} deleting", backend.swap, (have, deleting))]
-    if want.wipe:
+    if want.wipe and backend.needs_wipe(have):
         steps.append(Step(f"wipe the data of volume {have.name}", backend.wipe, (deleting,)))
-    steps.append(Step(f"remove the data of volume {have.name}", backend.remove, (deleting,)))
-    steps.append(Step(f"remove the record of volume {have.name}", backend.swap, (deleting, None)))
-    return Plan(have.name, have, None, tuple(steps))
+    if not backend.record_in_data:
+        steps.append(Step(f"remove the data of volume {have.name}", backend.remove, (deleting,)))
+    what = "volume" if backend.record_in_data else "the record of volume"
+    steps.append(Step(f"remove {what} {have.name}", backend.swap, (deleting, None)))
+    return tuple(steps)
 
 
 def check_data(have: Volume) -> None:
@@ -152,9 +195,17 @@ def check_data(have: Volume) -> None:
         raise Refused(f"the data of volume {have.name} is gone from {have.path}; bring it back, or delete the volume with state=absent")
 
 
+def volume_named(name: str, world: World) -> t.Optional[Volume]:
+    """The volume of exactly this name, or None; Conflict when its record can't be relied upon."""
+    volume: t.Optional[Volume] = world.get(name)
+    if volume is not None and volume.flaw:
+        raise Conflict(f"the record of volume {name} is damaged: {volume.flaw}")
+    return volume
+
+
 def known_volume(name: str, world: World, where: str) -> Volume:
     """The volume of exactly this name, or NotFound with the names there are."""
-    volume = world.get(name)
+    volume = volume_named(name, world)
     if volume is None:
         near = ", ".join(sorted(str(key) for key in world)[:8]) or "none"
         raise NotFound(f"there is no volume {name} at {where}; make it first, or choose one of: {near}")

@@ -19,6 +19,9 @@ extends_documentation_fragment:
   - stackless.block._attributes
   - stackless.block._backend
   - stackless.block._reconcile
+notes:
+  - On a storage host with LVM, LVM must not look for volume groups inside the volumes. The module warns where it would;
+    M(stackless.block.cinder_pool_info) says what to do about it.
 options:
   name: &name
     description:
@@ -31,10 +34,22 @@ options:
       - A volume that is reserved or attached is not deleted.
     type: str
     choices: [present, absent]
+  new_name: &new_name
+    description:
+      - Renames the volume, also while it is in use. Nothing is done when it has this name already.
+    type: str
+    version_added: 0.2.0
   size_gib: &size_gib
     description:
       - The size in GiB. Needed to make a volume; a larger size extends one. A volume never shrinks.
     type: int
+  allocation: &allocation
+    description:
+      - How a new volume takes its space. The default is that of O(backend.allocation), which says what the ways are.
+      - A volume that is there keeps its way; another one is refused.
+    type: str
+    choices: [sparse, full, thin, thick]
+    version_added: 0.2.0
   volume_type: &volume_type
     description:
       - A word for the kind of the volume, recorded with it.
@@ -54,6 +69,7 @@ options:
   wipe: &wipe
     description:
       - Whether the data is overwritten with zeros before it is removed. The default is V(true).
+      - Thin volumes need no overwriting, as their pool zeroes every block before it gives it to another one.
     type: bool
   volumes:
     description:
@@ -63,7 +79,9 @@ options:
     suboptions:
       name: *name
       state: *state
+      new_name: *new_name
       size_gib: *size_gib
+      allocation: *allocation
       volume_type: *volume_type
       description: *description
       metadata: *metadata
@@ -72,6 +90,7 @@ options:
 seealso:
   - module: stackless.block.cinder_volume_info
   - module: stackless.block.cinder_attachment
+  - module: stackless.block.cinder_pool_info
 """
 
 EXAMPLES = r"""
@@ -88,6 +107,12 @@ EXAMPLES = r"""
     volumes:
       - {name: web-1, size_gib: 10}
       - {name: web-2, size_gib: 10, metadata: {owner: shop}}
+
+- name: Rename a volume
+  stackless.block.cinder_volume:
+    backend: "{{ backend }}"
+    name: web-2
+    new_name: web-old
 
 - name: Delete a volume, and overwrite what was on it
   stackless.block.cinder_volume:
@@ -192,7 +217,9 @@ from ansible_collections.stackless.block.plugins.module_utils._volumes import BA
 OPTIONS = {
     "name": {"type": "str"},
     "state": {"type": "str", "choices": ["present", "absent"]},
+    "new_name": {"type": "str"},
     "size_gib": {"type": "int"},
+    "allocation": {"type": "str", "choices": ["sparse", "full", "thin", "thick"]},
     "volume_type": {"type": "str"},
     "description": {"type": "str"},
     "metadata": {"type": "dict"},

@@ -230,5 +230,6 @@ class TestFileBackend:
             FileBackend(path)
 
     def test_too_little_space_is_refused_for_full_allocation(self, tmp_path):
-        assert "free some space" in FileBackend(str(tmp_path), "full").missing(1 << 60)
-        assert FileBackend(str(tmp_path)).missing(1 << 60) is None
+        huge = volume(size_bytes=1 << 60, allocation="full")
+        assert "free some space" in FileBackend(str(tmp_path), "full").missing(huge)
+        assert FileBackend(str(tmp_path)).missing(volume(size_bytes=1 << 60)) is None

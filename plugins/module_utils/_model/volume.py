@@ -51,7 +51,9 @@ class Attachment:
 class Volume:
     """A volume's record; `path` is where the data stands.
 
-    `size_bytes` is what the record promises, `data_bytes` what a look at the data found (None: no data).
+    `size_bytes` is what the record promises, `data_bytes` what a look at the data found (None: no data). `active` is
+    False where the data must be activated before anyone can open it. `flaw` says what is wrong with a record that can
+    be read only in part; such a volume is shown, and nothing is done with it.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Volume:
     attachments: t.Tuple[Attachment, ...] = ()
     path: t.Optional[str] = None
     data_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
+    active: bool = dataclasses.field(default=True, compare=False, metadata={"hidden": True})
+    flaw: t.Optional[str] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
 
     def attachment(self, instance: str) -> t.Optional[Attachment]:
         return next((a for a in self.attachments if a.instance == instance), None)
@@ -137,6 +141,6 @@ def attachment_from(data: t.Dict[str, t.Any]) -> Attachment:
 
 def record_of(volume: Volume) -> t.Dict[str, t.Any]:
     """A volume as plain data, the inverse of `volume_from`."""
-    data = dataclasses.asdict(volume)
-    del data["data_bytes"]
+    hidden = {field.name for field in dataclasses.fields(Volume) if field.metadata.get("hidden")}
+    data = {key: value for key, value in dataclasses.asdict(volume).items() if key not in hidden}
     return {**data, "metadata": dict(volume.metadata), "attachments": list(data["attachments"])}

@@ -11,13 +11,18 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import Invalid
+from .._model.pool import Pool
 from .._model.volume import Volume
 
 # Keep in sync with doc_fragments/_backend.py
 BACKEND_OPTIONS: t.Dict[str, t.Any] = {
-    "driver": {"type": "str", "choices": ["file"], "required": True},
+    "driver": {"type": "str", "choices": ["file", "lvm"], "required": True},
     "path": {"type": "path"},
-    "allocation": {"type": "str", "choices": ["sparse", "full"], "default": "sparse"},
+    "pool": {"type": "str"},
+    "thin_pool": {"type": "str"},
+    "allocation": {"type": "str", "choices": ["sparse", "full", "thin", "thick"]},
+    "max_over_subscription_ratio": {"type": "float", "default": 20.0},
+    "max_pool_used_percent": {"type": "float", "default": 95.0},
 }
 
 
@@ -26,25 +31,54 @@ class VolumeBackend:
 
     lock_path: t.Optional[str] = None
     where = ""
+    allocation = ""  # how a volume takes its space when its wish does not say it
+    allocations: t.Tuple[str, ...] = ()  # all ways that this pool has
+    record_in_data = False  # the record is a part of the data: both are made, and go, with one swap
+    warnings: t.Tuple[str, ...] = ()  # what the last look found wrong with records
 
     def observe(self) -> t.Dict[str, Volume]:
         """All volumes of the pool by name, from their records. Raises Unavailable."""
         raise NotImplementedError
 
-    def missing(self, size_bytes: int) -> t.Optional[str]:
-        """Why a volume that takes this much more can't be held here, or None."""
+    def missing(self, volume: t.Optional[Volume] = None, others: t.Sequence[Volume] = ()) -> t.Optional[str]:
+        """Why nothing can be changed here, or this volume can't be made or grow as it says, or None.
+
+        `others` are all volumes that shall be there besides, made already or not.
+        """
         raise NotImplementedError
+
+    def capacity(self) -> Pool:
+        """What the pool holds, and what it has left."""
+        raise NotImplementedError
+
+    def advice(self) -> t.Tuple[str, ...]:
+        """What on this host, beside the pool itself, puts its volumes at risk."""
+        return ()
+
+    def holder(self, volume: Volume) -> t.Optional[str]:
+        """Who on this host has the data open, as a person would say it, or None."""
+        return None
+
+    def needs_wipe(self, volume: Volume) -> bool:
+        """Whether the next owner of the space could read what is on it."""
+        return True
+
+    def activate(self, volume: Volume) -> None:
+        """Makes the data accessible under its path."""
 
     def locate(self, volume_id: str) -> str:
         """The path under which a volume's data stands, or will stand."""
         raise NotImplementedError
 
     def swap(self, before: t.Optional[Volume], after: t.Optional[Volume]) -> None:
-        """Replaces a record by the next one, atomically; Conflict when it is not `before` any more."""
+        """Replaces a record by the next one, atomically; Conflict when it is not `before` any more. None: there is no record."""
         raise NotImplementedError
 
     def allocate(self, volume: Volume) -> None:
-        """Gives the volume its data of `size_bytes`, all zeros where there was none; also grows it."""
+        """Gives the volume its data of `size_bytes`, all zeros where there was none; also grows it.
+
+        A volume that is still creating holds nothing worth keeping, all of it becomes zeros.
+        """
         raise NotImplementedError
 
     def wipe(self, volume: Volume) -> None:
@@ -61,5 +95,9 @@ def open_backend(options: t.Dict[str, t.Any]) -> VolumeBackend:
     if options["driver"] == "file":
         from .file import FileBackend
 
-        return FileBackend(options.get("path"), options["allocation"])
+        return FileBackend(options.get("path"), options.get("allocation"))
+    if options["driver"] == "lvm":
+        from .lvm import LvmBackend
+
+        return LvmBackend(options)
     raise Invalid(f"there is no volume driver {options['driver']!r}")

@@ -17,6 +17,7 @@ import os
 import typing as t
 
 from .._errors import Conflict, Failed, Invalid, Unavailable
+from .._model.pool import Pool
 from .._model.volume import Volume, record_of, volume_from
 from . import VolumeBackend
 
@@ -26,14 +27,18 @@ _CHUNK = 4 << 20
 class FileBackend(VolumeBackend):
     """A pool that is a directory. `path` must exist: a missing mount must not be filled by mistake."""
 
-    def __init__(self, path: t.Optional[str], allocation: str = "sparse") -> None:
+    allocations = ("sparse", "full")
+
+    def __init__(self, path: t.Optional[str], allocation: t.Optional[str] = None) -> None:
         if not path or not os.path.isabs(path):
             raise Invalid(f"backend.path is {path!r}; the file driver needs the absolute path of a directory for its volumes")
         self.path = self.where = self.lock_path = path
-        self.allocation = allocation
+        self.allocation = allocation or "sparse"
         self._check()
 
     def _check(self) -> None:
+        if self.allocation not in self.allocations:
+            raise Invalid(f"backend.allocation is {self.allocation!r}; the file driver has {' and '.join(self.allocations)}")
         if not os.path.isdir(self.path):
             raise Unavailable(f"the volume directory {self.path} does not exist or is no directory; create it, or mount its file system")
 
@@ -64,13 +69,22 @@ class FileBackend(VolumeBackend):
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise Unavailable(f"the volume record {full} can't be read: {error}; repair it or move it away") from error
 
-    def missing(self, size_bytes: int) -> t.Optional[str]:
+    def missing(self, volume: t.Optional[Volume] = None, others: t.Sequence[Volume] = ()) -> t.Optional[str]:
         if not os.access(self.path, os.W_OK) or os.statvfs(self.path).f_flag & os.ST_RDONLY:
             return f"the volume directory {self.path} is read-only; mount it writable"
+        if volume is None or volume.allocation != "full":
+            return None
         free = os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_frsize
-        if self.allocation == "full" and free < size_bytes:
-            return f"the volume directory {self.path} has {free} bytes free, {size_bytes} are needed; free some space or use another backend"
+        needed = volume.size_bytes - (_size_of(self.locate(volume.id)) or 0)
+        if free < needed:
+            return f"the volume directory {self.path} has {free} bytes free, {needed} are needed; free some space or use another backend"
         return None
+
+    def capacity(self) -> Pool:
+        system = os.statvfs(self.path)
+        promised = sum(volume.size_bytes for volume in self.observe().values())
+        total, free = system.f_blocks * system.f_frsize, system.f_bavail * system.f_frsize
+        return Pool(self.where, self.allocation, total, free, allocated_bytes=promised, provisioned_bytes=promised)
 
     def locate(self, volume_id: str) -> str:
         return os.path.join(self.path, f"volume-{volume_id}")
