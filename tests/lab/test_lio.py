@@ -232,82 +232,117 @@ def test_the_fake_tells_the_same_story(storage: Any, name: str, monkeypatch: pyt
     assert_saved(storage, targets=0 if name == "and gone" else 1, stores=len(fake.live[IQN].luns) if IQN in fake.live else 0)
 
 
-# Runs the module as usual, but dies instead of a write: each mkdir, rmdir, symlink, unlink, rename and opened file counts.
+# For every number of writes: starts over, dies instead of the write after so many, runs again, and tells what came of it. Each
+# mkdir, rmdir, symlink, unlink, rename and file opened for writing is a write. One process, because starting it costs most.
 KILLER = """
-import builtins, json, os, runpy, sys
-left = [int(sys.argv.pop(1))]
-def counted(act, counts=lambda *a, **k: True):
-    def once(*a, **k):
-        if counts(*a, **k):
-            left[0] -= 1
-            if left[0] < 0:
+import builtins, json, os, sys, subprocess
+sys.path.insert(0, ".")
+import rtslib_fb, rtslib_fb.root, rtslib_fb.tcm, rtslib_fb.utils
+from ansible_collections.stackless.block.plugins.module_utils._manage_target import Targets
+from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret, as_data
+order = json.load(sys.stdin)
+saveconfig = rtslib_fb.root.default_save_file
+
+def converge(item):
+    resource = Targets({"helper": "lio", "saveconfig": None, "return_secrets": False, **item})
+    want = resource.want(item)
+    plan = resource.plan(want, resource.observe([want]))
+    for step in plan.steps:
+        step.act(*step.args)
+    resource.flush()
+    return resource, resource.observe([want]).get(want.iqn) == plan.after, bool(plan.steps)
+
+def start_over():
+    rtslib_fb.RTSRoot().clear_existing(confirm=True)
+    for path in (saveconfig, saveconfig + ".stackless-block"):
+        if os.path.exists(path):
+            os.unlink(path)
+    for item in order["before"]:
+        converge(item)
+
+def die_after(writes):
+    left = iter(range(writes))
+    def counted(act, counts):
+        def once(*a, **k):
+            if counts(*a, **k) and next(left, None) is None:
                 os.kill(os.getpid(), 9)
-        return act(*a, **k)
-    return once
-def writes(path, mode="r", *a, **k):
-    return not isinstance(path, int) and "w" in mode and ("/config/target/" in str(path) or "saveconfig" in str(path))
-import rtslib_fb  # its import makes nothing
-for name in ("mkdir", "rmdir", "symlink", "unlink", "replace"):
-    setattr(os, name, counted(getattr(os, name)))
-builtins.open = counted(builtins.open, writes)
-os.open = counted(os.open, lambda path, flags, *a, **k: bool(flags & os.O_CREAT) and "saveconfig" in str(path))
-runpy.run_module("ansible_collections.stackless.block.plugins.modules.iscsi_target", run_name="__main__", alter_sys=True)
+            return act(*a, **k)
+        return once
+    for name in ("mkdir", "rmdir", "symlink", "unlink", "replace"):
+        setattr(os, name, counted(getattr(os, name), lambda *a, **k: True))
+    builtins.open = counted(builtins.open, lambda path, mode="r", *a, **k: mode == "w" and (isinstance(path, int) or "/config/target/" in path))
+    os.open = counted(os.open, lambda path, flags, *a, **k: bool(flags & os.O_CREAT) and "saveconfig" in path)
+    converge(order["item"])
+
+def tidy(value):
+    if isinstance(value, dict):
+        return {key: tidy(value[key]) for key in sorted(value) if key != "alias"}
+    return sorted((tidy(one) for one in value), key=json.dumps) if isinstance(value, list) else value
+
+def finish():
+    _resource, settled, _changed = converge(order["item"])
+    _resource, _settled, changed = converge(order["item"])
+    live, saved = tidy(rtslib_fb.RTSRoot().dump()), tidy(json.load(open(saveconfig)))
+    print(json.dumps({"settled": settled, "changed": changed, "same": live == saved, "live": live, "files": os.listdir(os.path.dirname(saveconfig))}), flush=True)
+
+def forked(act, *arguments):
+    child = os.fork()
+    if child == 0:
+        try:
+            act(*arguments)
+            os._exit(0)
+        except BaseException as error:
+            print(json.dumps({"error": repr(error)}), flush=True)
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+for writes in [-1, *range(order["first"], 1000, order["stride"])]:
+    if forked(start_over):
+        break
+    if writes >= 0 and forked(die_after, writes) != -9:
+        break
+    if forked(finish):
+        break
 """
 
 
-def killed(host: Any, options: Options, writes: int) -> bool:
-    """Whether the module died, which it does instead of the write after so many."""
+def ends(host: Any, before: list[Options], item: Options, first: int, stride: int) -> list[Options]:
+    """What came of a run that was not killed, then of those that were."""
+    done(host, {**item, "state": "absent"}, check=True)  # brings the modules to the host
+    order = json.dumps({"before": before, "item": item, "first": first, "stride": stride})
     place = f"{PLACE}/{payload()[0]}"
     host.run(f"cat > {place}/killer.py", input=KILLER)
-    arguments = json.dumps({"ANSIBLE_MODULE_ARGS": options})
-    status = host.run(f"cd {place} && PYTHONPATH=. python3 killer.py {writes} >/tmp/killed.json 2>/tmp/killed.err; echo $?", check=False, input=arguments).strip()
-    assert status in ("0", "137"), host.run("cat /tmp/killed.json /tmp/killed.err")
-    return status == "137"
+    found = [json.loads(line) for line in host.run(f"cd {place} && python3 killer.py", timeout=500, input=order).splitlines()]
+    assert not [one for one in found if "error" in one], found[-1]
+    return found
 
 
-KILLED = {
-    "made": ("all that there is", 1),
-    "shrunk": ("purge", 2),
-    "rotated": ("rotate", 2),
-    "withdrawn": ("and gone", 2),
-}
+KILLED = {"made": ("all that there is", 1, 5), "shrunk": ("purge", 2, 4), "rotated": ("rotate", 2, 1), "withdrawn": ("and gone", 2, 3)}
 
 
 @pytest.mark.parametrize("case", KILLED)
 def test_killed_between_any_two_writes_it_ends_the_same(storage: Any, case: str) -> None:
-    name, parts = KILLED[case]
-    *before, last = ({"helper": "lio", "target_iqn": IQN, **part} for part in stories(storage)[name][:parts])
-    stride = 1 if case in ("rotated", "withdrawn") else 3
-
-    def start_over() -> None:
-        storage.run(f"if test -d {CONFIGFS}; then targetctl clear; fi; rm -f {SAVECONFIG}*")
-        for options in before:
-            done(storage, options)
-
-    start_over()
-    undisturbed = done(storage, last)["target"]
-    for writes in range(0, 400, stride):
-        start_over()
-        if not killed(storage, last, writes):
-            break
-        assert done(storage, last)["target"] == undisturbed, f"killed instead of write {writes + 1}"
-        assert not done(storage, last)["changed"]
-        found = compared(storage)
-        assert found["same"], f"killed instead of write {writes + 1}: {found}"
-        stray = [store["name"] for store in found["live"]["storage_objects"] if case == "withdrawn"]
-        assert not stray, f"killed instead of write {writes + 1}: {stray} is left"
-    assert 5 < writes < 399, "no write was ever cut off"
-    assert storage.run(f"ls -a {SAVECONFIG}*").split() == [SAVECONFIG]
+    name, parts, stride = KILLED[case]
+    *before, last = ({"target_iqn": IQN, **part} for part in stories(storage)[name][:parts])
+    undisturbed, *killed = ends(storage, before, {"helper": "lio", **last}, 0, stride)
+    assert len(killed) > 5, "no write was ever cut off"
+    for count, one in enumerate(killed):
+        assert one == undisturbed, f"killed instead of write {count * stride + 1}"
+    assert undisturbed["settled"] and undisturbed["same"] and not undisturbed["changed"]
+    assert "saveconfig.json.stackless-block" not in undisturbed["files"]
+    assert case != "withdrawn" or undisturbed["live"]["storage_objects"] == []
 
 
-def test_a_run_killed_before_anything_was_saved_leaves_nothing_after_a_withdrawal(storage: Any, wish: Options) -> None:
+def test_what_a_killed_run_made_and_never_saved_goes_with_a_withdrawal(storage: Any, wish: Options) -> None:
     done(storage, {**wish, "state": "absent"})
-    for writes in range(2, 60, 4):
-        if not killed(storage, wish, writes):
-            break
+    place = f"{PLACE}/{payload()[0]}"
+    storage.run(f"cat > {place}/killer.py", input=KILLER.partition("for writes in")[0] + "forked(die_after, order['first'])")
+    for writes in (3, 8, 12, 16, 20, 26):
+        order = json.dumps({"before": [], "item": {key: wish[key] for key in ("target_iqn", "portals", "luns")}, "first": writes})
+        storage.run(f"cd {place} && python3 killer.py", input=order)
+        half_made = storage.run(f"ls -d {CONFIGFS}/iscsi/iqn* {CONFIGFS}/core/*/* 2>/dev/null || true")
         done(storage, {**wish, "state": "absent"})
-        assert storage.run(f"ls {CONFIGFS}/iscsi | grep iqn || true; ls -d {CONFIGFS}/core/*/*/ 2>/dev/null || true").strip() == "", f"after write {writes}"
-    assert writes > 10
+        assert half_made and storage.run(f"ls -d {CONFIGFS}/iscsi/iqn* {CONFIGFS}/core/*/*/ 2>/dev/null || true") == "", f"after write {writes}"
 
 
 # ---- what initiators see
