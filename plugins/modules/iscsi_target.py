@@ -30,7 +30,8 @@ options:
   state: &state
     description:
       - Whether the target shall be there. The default is V(present).
-      - V(absent) removes exactly this target with its CHAP accounts, whoever made it; portals stay, as other targets use them too.
+      - V(absent) removes exactly this target with its CHAP accounts, whoever made it. With O(helper=tgt) portals stay, as other
+        targets use them too. With O(helper=lio) the backstores made for it go, so that their data is free; those of others stay.
     type: str
     choices: [present, absent]
   luns: &luns

@@ -107,6 +107,28 @@ def test_check_mode_says_what_the_run_says_and_writes_nothing(check):
     assert house.writes == (0 if check else 2)
 
 
+class Gathering(Lamps):
+    """Lamps whose state is written down once for all of them."""
+
+    def flush(self):
+        HOUSE.flushed = [*getattr(HOUSE, "flushed", []), dict(HOUSE.lamps)]
+        if HOUSE.lamps.get("full"):
+            raise Failed("the book is full; take another")
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_what_steps_only_gathered_is_written_once_after_the_last_of_them(check):
+    house = House(a=False, b=False)
+    run(house, check, Gathering, lamps=[{"name": "a", "on": True}, {"name": "broken", "on": True}, {"name": "b", "on": True}])
+    assert getattr(house, "flushed", []) == ([] if check else [{"a": True, "b": True}])
+
+
+def test_what_could_not_be_written_is_an_error_of_each_item_that_did_something():
+    answer = run(House(a=False, b=True, full=True), False, Gathering, lamps=[{"name": "a", "on": True}, {"name": "b", "on": True}])
+    assert [result["failed"] for result in answer["results"]] == [True, False]
+    assert answer["results"][0]["msg"] == "the book is full; take another"
+
+
 def test_one_look_before_and_one_after_whatever_the_number_of_items():
     house = House()
     run(house, lamps=[{"name": str(n), "on": True} for n in range(50)])
