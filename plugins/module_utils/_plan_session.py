@@ -288,7 +288,7 @@ def _growing(want: SessionWish, way: _Way, host: InitiatorHost) -> t.Tuple[Step,
     there = way.kept.map_of(paths)
     wrong = [device for device in paths if device.size_bytes != want.size_bytes]
     steps = tuple(Step(f"look at the size of {device.name} again", host.rescan, (device,)) for device in wrong)
-    if there and there.size_bytes != want.size_bytes:
+    if there and (there.size_bytes or 0) < want.size_bytes:
         steps += (Step(f"resize the multipath map {there.name} to {want.size_bytes} bytes", host.resize_map, (there.wwid,)),)
     return steps
 
@@ -299,6 +299,9 @@ def _undoing(want: SessionWish, have: Connection, way: _Way, ground: Ground, hos
     scanned = _lacking(want, way)
     if scanned:
         steps += (Step(f"take {want.title} away again", host.take_away, (want.iqn, want.lun, scanned)),)
+    early, _late = _mapping(want, way, host)
+    if early:
+        steps += (Step(f"remove the multipath map of {want.title} again", host.drop_map, (way.kept.paths(want.lun)[0].wwid,)),)
     if way.new:
         steps += (Step(f"log out of {want.iqn} again", host.log_out, (want.iqn, way.new)),)
     made = [portal for portal in way.portals if not have.record(portal, want.iface)]
@@ -349,8 +352,8 @@ def _check_identity(want: SessionWish, device: Device) -> None:
     for name in _IDENTITY:
         asked, found = getattr(want, name), getattr(device, name)
         if asked is not None and device.name and asked != found:
-            hint = "extend the volume and its export first, or correct size_bytes" if name == "size_bytes" else "nobody was given it; check what the target exports"
-            raise Conflict(f"{want.title} is {device.name} with {name} {found}, not {asked}; {hint}")
+            hint = "extend the volume and its export, or correct size_bytes" if name == "size_bytes" else "check what the target exports, or correct the wish"
+            raise Conflict(f"{want.title} is {device.name} with {name} {found}, not {asked}, and was handed to nobody; {hint}")
 
 
 def _is_ready(want: SessionWish, mapped: bool, have: Connection, paths: t.Tuple[Device, ...]) -> bool:

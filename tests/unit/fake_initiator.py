@@ -111,10 +111,12 @@ class FakeInitiator(InitiatorHost):
             self.maps.setdefault(str(device.wwid), int(device.size_bytes or 0))
 
     def take_away(self, iqn: str, lun: int, portals: tuple[Portal, ...]) -> None:
-        for key, device in list(self.devices.items()):
-            if device.lun == lun and device.portal in portals:
-                self.maps.pop(str(device.wwid), None)
-                self.delete(device)
+        paths = [device for device in self.devices.values() if device.lun == lun and device.portal in portals]
+        for wwid in {str(device.wwid) for device in paths}:
+            if all(device in paths for device in self.devices.values() if device.wwid == wwid):
+                self.maps.pop(wwid, None)
+        for device in paths:
+            self.delete(device)
 
     def claim(self, wwid: str) -> None:
         self.writes += 1

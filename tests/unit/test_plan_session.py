@@ -165,3 +165,248 @@ def test_the_laws_are_tried_on_more_than_refusals() -> None:
             except errors.StorageError:
                 refused += 1
         assert refused < len(starts()) / 2
+
+
+# ---- the gate --------------------------------------------------------------------------------------------------------
+
+
+def device(**seen: Any) -> Device:
+    fields = {"lun": 1, "portal": A, **IDENTITY, "name": "sdb", "hctl": "1:0:0:1", **seen}
+    return Device(**{"links": (str(wwn_link(fields["wwid"], False)),), **fields})
+
+
+def seen(*devices: Device, maps: tuple[Map, ...] = (), sessions: tuple[Session, ...] = (Session(A),)) -> Connection:
+    return Connection(sessions=sessions, devices=devices, maps=maps)
+
+
+def test_a_device_that_is_the_volume_is_handed_over() -> None:
+    have = seen(device())
+    assert arrived(wish(portals=(A,)), have, have, {})
+    assert handed_over(have, have.devices) == "/dev/disk/by-id/wwn-0x60014050000000000000000000000001"
+
+
+@pytest.mark.parametrize(("name", "other"), [("serial", "serial-2"), ("serial", None), ("wwid", TWO.wwid), ("wwid", None), ("size_bytes", 2 * MIB)])
+def test_no_other_device_passes_the_gate(name: str, other: Any) -> None:
+    have = seen(device(**{name: other}))
+    with pytest.raises(errors.Conflict, match=f"sdb with {name} {other}, not "):
+        arrived(wish(portals=(A,)), have, have, {})
+
+
+def test_one_wrong_path_among_good_ones_does_not_pass() -> None:
+    have = seen(device(), device(portal=B, name="sdc", serial="serial-2"), sessions=(Session(A), Session(B)))
+    with pytest.raises(errors.Conflict, match="sdc with serial serial-2"):
+        arrived(wish(), have, have, {})
+
+
+def test_a_link_that_leads_to_another_device_is_not_handed_over() -> None:
+    have = seen(device(links=()))
+    assert not arrived(wish(portals=(A,)), have, have, {}) and handed_over(have, have.devices) is None
+    assert "the link of sdb has come" in waiting_for(wish(), have)
+
+
+def test_a_device_without_a_wwid_goes_by_where_it_is() -> None:
+    path = "/dev/disk/by-path/ip-192.0.2.10:3260-iscsi-x-lun-1"
+    have = seen(device(wwid=None, links=(path, "/dev/disk/by-id/scsi-1x")))
+    assert handed_over(have, have.devices) == path
+
+
+def mapped(**given: Any) -> Connection:
+    above = Map(**{"wwid": ONE.wwid, "size_bytes": MIB, "name": "mpatha", "devices": frozenset({"sdb"}), "links": (str(wwn_link(ONE.wwid, True)),), **given})
+    return seen(device(), maps=(above,))
+
+
+def test_a_map_is_ready_with_all_paths_its_size_and_its_link() -> None:
+    assert arrived(wish(portals=(A,)), mapped(), mapped(), {})
+    assert handed_over(mapped(), mapped().devices) == "/dev/disk/by-id/dm-uuid-mpath-360014050000000000000000000000001"
+
+
+@pytest.mark.parametrize("lacking", [{"devices": frozenset()}, {"size_bytes": 2 * MIB}, {"links": ()}])
+def test_a_map_that_is_not_ready_is_waited_for(lacking: Any) -> None:
+    assert not arrived(wish(portals=(A,)), mapped(), mapped(**lacking), {})
+
+
+def test_a_map_that_shall_be_is_waited_for() -> None:
+    assert not arrived(wish(portals=(A,)), mapped(), seen(device()), {})
+
+
+def test_a_login_that_failed_everywhere_tells_all_reasons() -> None:
+    with pytest.raises(errors.Failed, match=r"at 192.0.2.10:3260 why A; at 192.0.2.11:3260 why B"):
+        arrived(wish(), Connection(), Connection(), {A: "why A", B: "why B"})
+
+
+def test_a_login_that_failed_somewhere_is_a_degraded_map() -> None:
+    assert arrived(wish(), mapped(), mapped(), {B: "why"})
+    assert is_degraded(wish(), mapped()) and not is_degraded(wish(portals=(A,)), mapped())
+
+
+def test_a_lun_that_is_not_there_is_named() -> None:
+    with pytest.raises(errors.NotFound, match="shows this host no LUN 1"):
+        arrived(wish(), Connection(), seen(), {})
+
+
+def test_what_is_missing_is_told() -> None:
+    assert waiting_for(wish(), seen(sessions=(Session(A, state="FAILED"),))) == "the session at 192.0.2.10:3260 is FAILED"
+    assert "no block device for 1:0:0:1" in waiting_for(wish(), seen(device(name=None)))
+    assert "mpatha is not complete" in waiting_for(wish(), mapped())
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+def refusal(host: FakeInitiator, want: SessionWish, kind: type) -> str:
+    before = host.trace()
+    with pytest.raises(kind) as caught:
+        plan(host, want)
+    assert host.trace() == before
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("multipathd", [False, True])
+def test_a_device_in_use_is_not_taken_away(multipathd: bool) -> None:
+    host = connected(multipathd)
+    held(host)
+    assert "in use by domain web-1 (pid 4711); let it go there first" in refusal(host, WISHES["gone"], errors.Refused)
+    left = plan(host, wish(**GONE, keep_in_use=True))
+    assert not left.acts and left.warnings == (f"serial serial-1 of {IQN} is still in use by domain web-1 (pid 4711), so it stays",)
+
+
+def test_another_volume_in_the_place_that_is_in_use_is_refused_by_name() -> None:
+    host = connected(portals=(A,))
+    stale(host)
+    held(host)
+    told = refusal(host, wish(), errors.Conflict)
+    assert "serial serial-2, not serial-1" in told and "in use by domain web-1 (pid 4711)" in told
+
+
+def test_another_volume_is_not_taken_for_the_one_that_shall_go() -> None:
+    host = connected(portals=(A,))
+    stale(host)
+    assert not plan(host, WISHES["gone"]).acts
+
+
+def test_a_session_that_another_lun_needs_stays() -> None:
+    host = connected(portals=(A,))
+    other_lun(host)
+    run(plan(host, WISHES["gone"]))
+    assert list(host.sessions) == [A] and host.records and [device.lun for device in host.devices.values()] == [2]
+
+
+def test_no_portal_that_answers_is_refused_with_every_reason() -> None:
+    host = nothing(False)
+    host.dead_portals = {A: "Connection refused", B: "no answer within 3 s"}
+    told = refusal(host, wish(), errors.Unavailable)
+    assert "192.0.2.10:3260 (Connection refused); 192.0.2.11:3260 (no answer within 3 s)" in told
+
+
+def test_one_portal_that_does_not_answer_is_left_out_and_told() -> None:
+    host = nothing(True)
+    host.dead_portals = {A: "Connection refused"}
+    planned = plan(host, wish())
+    assert [session.portal for session in planned.after.sessions] == [B]
+    assert planned.warnings == (f"{IQN} is not reached at 192.0.2.10:3260: Connection refused",)
+
+
+def test_a_session_that_is_down_under_a_device_in_use_is_told() -> None:
+    host = connected(portals=(A,))
+    session_down(host)
+    held(host)
+    assert "(its session is down: FAILED)" in refusal(host, wish(portals=(A,)), errors.Unavailable)
+
+
+@pytest.mark.parametrize(
+    ("ground", "given", "told"),
+    [
+        ({"installed": False}, {}, "open-iscsi is not installed"),
+        ({"daemon": False}, {}, "iscsid does not run"),
+        ({}, {"iface": "bond0"}, "open-iscsi has no iface bond0"),
+        ({}, {"multipath": True}, "multipathd does not run"),
+    ],
+)
+def test_a_host_that_is_not_able_is_refused_with_what_it_lacks(ground: Any, given: Any, told: str) -> None:
+    host = nothing(False)
+    host.ground = dataclasses.replace(host.ground, **ground)
+    with pytest.raises(errors.StorageError, match=told):
+        plan(host, wish(**given))
+
+
+def test_a_host_that_has_all_needs_no_daemon() -> None:
+    host = connected()
+    host.ground = dataclasses.replace(host.ground, daemon=False, installed=False)
+    assert not plan(host, wish()).acts
+
+
+# ---- what is done, and undone ----------------------------------------------------------------------------------------
+
+
+def test_without_multipath_there_is_one_session() -> None:
+    host = connected()
+    assert len(host.sessions) == len(host.devices) == 1 and not host.maps
+
+
+def test_with_multipath_there_is_one_at_every_portal() -> None:
+    host = connected(multipathd=True)
+    assert set(host.sessions) == {A, B} and list(host.maps) == [ONE.wwid]
+
+
+def test_a_device_in_use_without_a_map_stays_so() -> None:
+    host = connected()
+    held(host)
+    host.ground = dataclasses.replace(host.ground, multipathd=True)
+    planned = plan(host, wish(multipath=True))
+    assert not planned.acts and "stays without" in planned.warnings[0]
+
+
+def test_the_dead_session_of_a_device_that_nobody_uses_is_made_anew() -> None:
+    host = connected(portals=(A,))
+    session_down(host)
+    names = [step.name.split(" ")[0] for step in plan(host, wish(portals=(A,))).acts]
+    assert names == ["delete", "end", "log", "scan"]
+
+
+def test_the_safe_order_of_taking_away() -> None:
+    host = connected(multipathd=True, portals=(A,))
+    names = [step.name.split(f" {IQN}")[0] for step in plan(host, WISHES["gone"]).acts]
+    assert names == [
+        f"have multipathd forget {ONE.wwid}",
+        f"flush and remove the multipath map mpath-{ONE.wwid}",
+        "flush the buffers of sd1",
+        "delete the SCSI device sd1 (1:0:0:1)",
+        "log out of",
+        "remove the node record of",
+    ]
+
+
+@pytest.mark.parametrize("multipathd", [False, True])
+def test_undoing_leaves_exactly_what_there_was(multipathd: bool) -> None:
+    starts_of = [nothing(multipathd), connected(multipathd, portals=(A,)), connected(multipathd, portals=(A,), multipath=False)]
+    for host in starts_of:
+        before = (dict(host.records), set(host.sessions), set(host.devices), set(host.maps), set(host.claimed))
+        planned = plan(host, wish(portals=(A, B)))
+        run(planned)
+        for step in planned.undo:
+            step.act(*step.args)
+        assert (host.records, set(host.sessions), set(host.devices), set(host.maps), host.claimed) == before
+
+
+def test_undoing_keeps_the_session_that_another_lun_needs() -> None:
+    host = nothing(False)
+    planned = plan(host, wish(portals=(A,)))
+    run(planned)
+    other_lun(host)
+    for step in [step for step in planned.undo if "node record" not in step.name]:
+        step.act(*step.args)
+    assert list(host.sessions) == [A] and [device.lun for device in host.devices.values()] == [2]
+
+
+def test_what_is_left_is_told_by_name() -> None:
+    host = connected(multipathd=True, portals=(A,))
+    planned, have = plan(host, WISHES["gone"]), host.observe()[IQN]
+    assert not departed(planned, have)
+    assert left_over(planned, have) == f"device sd1 (1:0:0:1), multipath map mpath-{ONE.wwid}, the session at 192.0.2.10:3260 (LOGGED_IN)"
+    assert departed(planned, Connection())
+
+
+def test_secrets_never_show() -> None:
+    planned = plan(nothing(False), wish(mutual_username="it", mutual_password=Secret("its own")))
+    told = repr(as_data(planned.after)) + repr(planned) + " ".join(step.name for step in (*planned.acts, *planned.undo))
+    assert "a password of A" not in told and "its own" not in told

@@ -236,11 +236,14 @@ class OpenIscsiHost(InitiatorHost):
             self.sysfs.scan(session, lun)
 
     def _make_map(self, iqn: str, lun: int) -> None:
-        for device in self._now(iqn).paths(lun):
-            if device.wwid and map_wwid(device.wwid) not in self.multipath.claimed():
-                self.multipath.claim(device.wwid)
-            if device.name:
-                self.multipath.add_path(device.name)
+        paths = [device for device in self._now(iqn).paths(lun) if device.name and device.wwid]
+        for device in paths:
+            if map_wwid(str(device.wwid)) not in self.multipath.claimed():
+                self.multipath.claim(str(device.wwid))
+            self.multipath.add_path(str(device.name))
+        there = self.sysfs.map(str(paths[0].wwid)) if paths else None
+        if there and there.size_bytes != paths[0].size_bytes:
+            self.multipath.resize(there)  # multipathd remembers the size that a path had when it came
 
 
 def _turn(login: _Login, number: int) -> Portals:

@@ -25,6 +25,8 @@ from .._model.session import Connection, Device, Holder, Map, Session, device_ww
 
 _BLKFLSBUF = 0x1261
 _SECTOR = 512
+# They open every disk to look after it, and let go when it goes.
+_CARETAKERS = ("multipathd", "multipath", "systemd-udevd", "(udev-worker)", "udevd")
 _LINKS = ("/dev/disk/by-id", "/dev/disk/by-path")
 
 Holders = t.Dict[int, t.Set[Holder]]  # by device number
@@ -192,16 +194,20 @@ class Sysfs:
                     yield os.stat(self.root + backing).st_rdev, Holder("device", name)
 
     def _processes(self, numbers: t.Set[int]) -> t.Iterator[t.Tuple[int, Holder]]:
-        """Processes that have one of these devices open. Only links into /dev are followed: others may hang (NFS)."""
-        own = str(os.getpid())
-        for pid in self._list("/proc"):
-            for handle in self._list(f"/proc/{pid}/fd") if pid.isdigit() and pid != own else ():
-                link = f"{self.root}/proc/{pid}/fd/{handle}"
-                with contextlib.suppress(OSError):
-                    if os.readlink(link).startswith("/dev/"):
-                        found = os.stat(link)
-                        if stat.S_ISBLK(found.st_mode) and found.st_rdev in numbers:
-                            yield found.st_rdev, self._process(pid)
+        """Processes that have one of these devices open."""
+        others = [pid for pid in self._list("/proc") if pid.isdigit() and pid != str(os.getpid())]
+        for pid in others:
+            opened = {self._opened(f"/proc/{pid}/fd/{handle}") for handle in self._list(f"/proc/{pid}/fd")} & numbers
+            if opened and self._read(f"/proc/{pid}/comm") not in _CARETAKERS:
+                yield from ((number, self._process(pid)) for number in opened)
+
+    def _opened(self, handle: str) -> int:
+        """The number of the block device behind a handle, else 0. Only links into /dev are followed: others may hang (NFS)."""
+        with contextlib.suppress(OSError):
+            if os.readlink(self.root + handle).startswith("/dev/"):
+                found = os.stat(self.root + handle)
+                return found.st_rdev if stat.S_ISBLK(found.st_mode) else 0
+        return 0
 
     def _process(self, pid: str) -> Holder:
         words = (self._read(f"/proc/{pid}/cmdline") or "").split("\0")
