@@ -7,7 +7,7 @@
 """What the kernel says of iSCSI sessions, their disks, and of who holds those; and the few files by which it is told something.
 
 Sources: Documentation/ABI/testing/sysfs-block, the kernel's scsi_transport_iscsi.c and scsi_sysfs.c; seen on Linux 6.1.
-The kernel keeps the VPD pages of a disk, so that serial and WWID are read without I/O, even from a disk that is dead.
+The kernel keeps the VPD pages of a disk from when it was found, so that a disk that is dead still has its serial and WWID.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import stat
 import typing as t
 
 from .._errors import Failed
-from .._model.session import Connection, Device, Holder, Map, Session, device_wwid, ordered, portal_at
+from .._model.session import RUNNING, Connection, Device, Holder, Map, Session, device_wwid, ordered, portal_at
+from .inquiry import identity, parse_serial
 
 _BLKFLSBUF = 0x1261
 _SECTOR = 512
@@ -50,7 +51,10 @@ class Sysfs:
     # ---- sessions and their disks
 
     def connections(self, iqns: t.Container[str], closely: bool) -> t.Dict[str, Connection]:
-        """Sessions, devices and maps by target. `closely` also tells who holds the devices, which takes a look at every process."""
+        """Sessions, devices and maps by target.
+
+        `closely` also asks the devices who they are, and tells who holds them, which takes a look at every process.
+        """
         found: t.Dict[str, t.List[Session]] = {}
         for session, iqn in self._sessions():
             if iqn in iqns:
@@ -59,6 +63,8 @@ class Sysfs:
             return {}
         links, maps = self._links(), self._maps()
         devices = {iqn: [device for s in sessions for device in self._devices(s, links)] for iqn, sessions in found.items()}
+        if closely:
+            devices = {iqn: [self._asked(device) for device in each] for iqn, each in devices.items()}
         names = {device.name for each in devices.values() for device in each if device.name}
         mapped = [each for each in maps if each.devices & names]
         mapped = [dataclasses.replace(each, links=links.get(str(each.device), ())) for each in mapped]
@@ -101,6 +107,11 @@ class Sysfs:
             state=self._read(f"{path}/state") or "unknown",
             links=links.get(str(name), ()),
         )
+
+    def _asked(self, device: Device) -> Device:
+        """The device as it says it is now, if it answers."""
+        told = identity(f"{self.root}/dev/{device.name}") if device.name and device.state == RUNNING else None
+        return dataclasses.replace(device, serial=told.serial, wwid=told.wwid or device.wwid) if told else device
 
     def _maps(self) -> t.List[Map]:
         found = []
@@ -286,13 +297,6 @@ def _connection(sessions: t.List[Session], devices: t.List[Device], maps: t.List
     held = tuple(dataclasses.replace(device, holders=holders.get(str(device.name), ())) for device in devices)
     above = tuple(dataclasses.replace(each, holders=holders.get(str(each.device), ())) for each in maps if each.devices & names)
     return ordered(Connection(sessions=tuple(sessions), devices=held, maps=above))
-
-
-def parse_serial(page: bytes) -> t.Optional[str]:
-    """The unit serial number of VPD page 0x80 (SPC-4, 7.8.14): four bytes of header, of which two are the length, then ASCII."""
-    if len(page) < 4 or page[1] != 0x80:
-        return None
-    return page[4 : 4 + int.from_bytes(page[2:4], "big")].decode("ascii", "replace").strip("\0 ") or None
 
 
 def parse_domain(words: t.Sequence[str]) -> t.Optional[str]:
