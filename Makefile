@@ -8,7 +8,7 @@ PYTHON := env LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo) $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test unit build install-check test-matrix bench changelog requirements clean
+.PHONY: help demo demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench changelog requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -20,9 +20,20 @@ demo: ## the whole walk on this machine, in a minute; KEEP=1 leaves it running
 demo-stop: ## stops what `make demo KEEP=1` left running
 	@$(ROOT) -m tests.demo --stop
 
+lab: ## three virtual machines with LVM, LIO, open-iscsi and libvirt, to play with
+	@tests/setup.sh test
+	@$(ROOT) -m tests.rig.lab up
+
+lab-stop: ## ends what `make lab` left running
+	@$(ROOT) -m tests.rig.lab down
+
 test: ## everything that can fail; ONLY="unit sanity" runs some of it
 	@tests/setup.sh test
 	@$(ROOT) -m tests.run $(ONLY)
+
+test-lab: ## the part of `make test` that runs in the lab
+	@tests/setup.sh test
+	@$(ROOT) -m tests.run lab lab-play
 
 unit: ## the fast part of `make test`
 	@tests/setup.sh test
@@ -57,5 +68,6 @@ requirements: ## resolves tests/requirements*.in into the pinned .txt files
 	done
 
 clean: ## takes away what these targets made (system packages stay)
+	@[ ! -d .cache/lab/labs ] || $(ROOT) -m tests.rig.lab down all
 	rm -rf .venv .cache .ansible dist tests/output .pytest_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

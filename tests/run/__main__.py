@@ -36,6 +36,7 @@ class Step:
     """One check: a command in the checkout, with what it proves in a few words.
 
     `never`: what its log must not say, because the tool calls a success what did not run.
+    `lab`: it runs the virtual machines of tests/rig/lab, of which one set at a time is enough for a machine.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Step:
     timeout: int = 600
     pytest: bool = False
     never: str = ""
+    lab: bool = False
 
     @property
     def log(self) -> Path:
@@ -70,32 +72,38 @@ class Result:
 
 
 def steps() -> list[Step]:
-    """All steps, the longest first, so that the short ones fill the gaps."""
+    """All steps: the lab first, with the light ones beside it, as it wants the processors most; then the longest."""
     python = [sys.executable, "-m"]
     tests = [name for name in tracked(".py") if name.startswith("tests/contract/test_")]
     killed = ["tests/contract/test_killed_walk.py"]
     walks = ["tests/contract/test_walk.py", "tests/contract/test_two_computes.py"]
     contracts = [name for name in tests if name not in (*killed, *walks)]
     return [
-        pytest("killed", "the walk, killed after every step, there and back", *killed, timeout=1800),
-        pytest("walk", "playbooks on a real tgtd, libvirtd and QEMU: drift, refusals, secrets", *walks, timeout=1800),
-        pytest("contract", "modules on a real tgtd, libvirtd and QEMU", *contracts, timeout=1200),
+        pytest("lab", "three hosts with kernels of their own: LVM, LIO, open-iscsi, multipath", "tests/lab", timeout=1500, lab=True),
         Step("sanity", "ansible-test sanity, nothing ignored", [*python, "tests.run.sanity"], 1800),
-        Step("molecule", "the walk: converge, again, check mode, backwards", [BIN / "molecule", "test", "--all"], 900, never="Missing playbook"),
-        Step("demo", "the story a newcomer sees", [*python, "tests.demo"], 300),
-        pytest("unit", "planners, their laws, the architecture", "tests/unit"),
         Step("lint", "ansible-lint, profile production", [*python, "tests.run.on_copy", "ansible-lint", "--offline"]),
         Step("docs", "antsibull-docs, every module and role", [*python, "tests.run.on_copy", "antsibull-docs", "lint-collection-docs", "--plugin-docs", "."]),
+        pytest("unit", "planners, their laws, the architecture", "tests/unit"),
         Step("tarball", "built, installed off line, looked over", [*python, "tests.run.tarball", "build", "check"]),
         Step("changelog", "antsibull-changelog lint", [BIN / "antsibull-changelog", "lint"]),
         Step("yaml", "yamllint", [BIN / "yamllint", "--strict", *tracked(".yml", ".yaml", ".yamllint", ".ansible-lint")]),
         Step("shell", "shellcheck", ["shellcheck", *shell_scripts()]),
+        pytest("killed", "the walk, killed after every step, there and back", *killed, timeout=1800),
+        pytest("walk", "playbooks on a real tgtd, libvirtd and QEMU: drift, refusals, secrets", *walks, timeout=1800),
+        pytest("contract", "modules on a real tgtd, libvirtd and QEMU", *contracts, timeout=1200),
+        molecule("molecule", "the walk: converge, again, check mode, backwards", "walk"),
+        Step("demo", "the story a newcomer sees", [*python, "tests.demo"], 300),
+        molecule("lab-play", "the same walk in the lab, through the kernel", "lab", lab=True),
     ]
 
 
-def pytest(name: str, about: str, *places: str, timeout: int = 600) -> Step:
+def molecule(name: str, about: str, scenario: str, lab: bool = False) -> Step:
+    return Step(name, about, [BIN / "molecule", "test", "--scenario-name", scenario], 900, never="Missing playbook", lab=lab)
+
+
+def pytest(name: str, about: str, *places: str, timeout: int = 600, lab: bool = False) -> Step:
     command = [sys.executable, "-m", "pytest", *places, "-p", "tests.run.honest", "-p", "no:cacheprovider", "-p", "no:ansible"]
-    return Step(name, about, [*command, "-q", "--durations=10", f"--junitxml={LOGS / name}.xml"], timeout, pytest=True)
+    return Step(name, about, [*command, "-q", "--durations=10", f"--junitxml={LOGS / name}.xml"], timeout, pytest=True, lab=lab)
 
 
 def tracked(*endings: str) -> list[str]:
@@ -117,9 +125,14 @@ class Runner:
         self.grace = grace
         self.running: dict[str, subprocess.Popen] = {}
         self.lock = threading.Lock()
+        self.lab = threading.Lock()
         self.stopped = False
 
     def run(self, step: Step) -> Result:
+        with self.lab if step.lab else contextlib.nullcontext():
+            return self.run_now(step)
+
+    def run_now(self, step: Step) -> Result:
         result = Result(step)
         if self.stopped:
             return result

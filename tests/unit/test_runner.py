@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_a_step_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     while is_running(int(pids.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_running(int(pids.read_text()))
+
+
+def test_steps_that_want_the_lab_take_turns(tmp_path: Path) -> None:
+    runner, busy = run.Runner(), tmp_path / "busy"
+    # mkdir fails where the directory is there already
+    steps = [run.Step(f"sample-{n}", "", ["sh", "-c", f"mkdir {busy} && sleep 0.3 && rmdir {busy}"], lab=True) for n in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        assert [result.status for result in pool.map(runner.run, steps)] == [0, 0]
+
+
+def test_every_scenario_of_molecule_is_a_step() -> None:
+    scenarios = {path.parent.name for path in (ROOT / "extensions/molecule").glob("*/molecule.yml")}
+    assert {step.command[-1] for step in run.steps() if "molecule" in str(step.command[0])} == scenarios
 
 
 def test_a_step_that_admits_to_have_left_something_out_fails() -> None:

@@ -8,7 +8,7 @@
     python -m tests.rig.lab ssh HOST [WORD…]  a shell, or one command, on storage-1, compute-1 or compute-2
     python -m tests.rig.lab reset             takes all of it back to how it was after `up`
     python -m tests.rig.lab status            what runs
-    python -m tests.rig.lab down              ends it
+    python -m tests.rig.lab down              ends it; `down all` ends all labs of this checkout
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ from tests.rig.collection import ROOT
 from tests.rig.lab.cache import CACHE, LabError
 from tests.rig.lab.lab import Lab, labs
 
+DEFAULT = "lab"
+# of the lab with that name
+INVENTORY = CACHE / "hosts.yml"
+
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="lab", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default=os.environ.get("LAB_NAME", "lab"))
+    parser.add_argument("--name", default=os.environ.get("LAB_NAME", DEFAULT))
     parser.add_argument("act", choices=("up", "down", "ssh", "status", "reset"))
     parser.add_argument("words", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)
@@ -40,17 +44,17 @@ def main(arguments: list[str]) -> int:
 def up(lab: Lab, _words: list[str]) -> None:
     began = time.monotonic()
     lab.start(keep=True)
-    link = CACHE / "hosts.yml"
-    link.unlink(missing_ok=True)
-    link.symlink_to(lab.inventory)
+    if lab.name == DEFAULT:
+        INVENTORY.unlink(missing_ok=True)
+        INVENTORY.symlink_to(lab.inventory)
     print(f"the lab {lab.name} runs, after {time.monotonic() - began:.0f} s; try")
     for line in hints(lab):
         print(f"    {line}")
 
 
 def hints(lab: Lab) -> list[str]:
-    inventory = os.path.relpath(CACHE / "hosts.yml", ROOT)
-    me = f"{os.path.relpath(sys.executable, ROOT)} -m tests.rig.lab{'' if lab.name == 'lab' else f' --name {lab.name}'}"
+    inventory = os.path.relpath(INVENTORY if lab.name == DEFAULT else lab.inventory, ROOT)
+    me = f"{os.path.relpath(sys.executable, ROOT)} -m tests.rig.lab{'' if lab.name == DEFAULT else f' --name {lab.name}'}"
     wish = '{"volumes": [{"name": "data", "size_gib": 1}], "attachments": [{"volume": "data", "instance": "guest-1"}]}'
     return [
         f"ANSIBLE_COLLECTIONS_PATH=.cache/collections .venv/bin/ansible-playbook -i {inventory} stackless.block.attach -e '{wish}'",
@@ -58,11 +62,11 @@ def hints(lab: Lab) -> list[str]:
     ]
 
 
-def down(lab: Lab, _words: list[str]) -> None:
-    lab.stop()
-    link = CACHE / "hosts.yml"
-    if link.is_symlink() and not link.exists():
-        link.unlink()
+def down(lab: Lab, words: list[str]) -> None:
+    for one in labs() if words == ["all"] else [lab]:
+        one.stop()
+    if not INVENTORY.exists():  # it points to nothing any more
+        INVENTORY.unlink(missing_ok=True)
 
 
 def reset(lab: Lab, _words: list[str]) -> None:
