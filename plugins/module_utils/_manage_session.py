@@ -84,7 +84,8 @@ class Sessions(Resource):
 
     def settled(self, plan: Plan, world: World) -> bool:
         want, have = self._both(plan, world)
-        return arrived(want, plan.after, have, self.host.failed(want.iqn)) if want.present else departed(plan, have)
+        failed = self.host.failed(want.iqn)
+        return arrived(want, plan.after, have, failed) if want.present else departed(plan, have, failed)
 
     def unsettled(self, plan: Plan, world: World) -> str:
         want, have = self._both(plan, world)

@@ -444,14 +444,17 @@ def _unclaiming(want: SessionWish, mine: t.Sequence[Device], ground: Ground, hos
     return tuple(Step(f"have multipathd forget {wwid}", host.unclaim, (wwid,)) for wwid in known)
 
 
-def departed(plan: Plan, have: Connection) -> bool:
-    """Whether all that the plan takes away is gone."""
+def departed(plan: Plan, have: Connection, failed: t.Mapping[Portal, str]) -> bool:
+    """Whether all that the plan takes away is gone. Raises Failed when a session could not be ended."""
     before, after = plan.before or Connection(), plan.after or Connection()
     devices = {(d.lun, d.portal) for d in before.devices} - {(d.lun, d.portal) for d in after.devices}
     gone = not any((device.lun, device.portal) in devices for device in have.devices)
     maps = set(before.maps) - set(after.maps)
-    sessions = set(before.sessions) - set(after.sessions)
-    return gone and not maps & set(have.maps) and not sessions & set(have.sessions)
+    sessions = (set(before.sessions) - set(after.sessions)) & set(have.sessions)
+    stuck = sorted(session.portal for session in sessions if session.portal in failed)
+    if stuck:
+        raise Failed(f"no logout of {plan.key} at {stuck[0]}: {failed[stuck[0]]}; the next run tries again")
+    return gone and not maps & set(have.maps) and not sessions
 
 
 def left_over(plan: Plan, have: Connection) -> str:

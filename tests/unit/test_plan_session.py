@@ -401,9 +401,11 @@ def test_undoing_keeps_the_session_that_another_lun_needs() -> None:
 def test_what_is_left_is_told_by_name() -> None:
     host = connected(multipathd=True, portals=(A,))
     planned, have = plan(host, WISHES["gone"]), host.observe()[IQN]
-    assert not departed(planned, have)
+    assert not departed(planned, have, {})
     assert left_over(planned, have) == f"device sd1 (1:0:0:1), multipath map mpath-{ONE.wwid}, the session at 192.0.2.10:3260 (LOGGED_IN)"
-    assert departed(planned, Connection())
+    assert departed(planned, Connection(), {})
+    with pytest.raises(errors.Failed, match="no logout of .* at 192.0.2.10:3260: why"):
+        departed(planned, have, {A: "why"})
 
 
 def test_secrets_never_show() -> None:

@@ -24,7 +24,7 @@ from .sysfs import Sysfs
 
 LOCK = "/run/stackless-block-iscsi.lock"
 _SCANS = 16  # scans at once; each waits for its target
-_TRIES = 2
+_TRIES = 2  # of what may be asked too early
 
 World = t.Dict[t.Hashable, t.Any]
 
@@ -102,7 +102,7 @@ class OpenIscsiHost(InitiatorHost):
         return {**told, **{silence(portal): why for portal, why in silent.items()}}
 
     def failed(self, iqn: str) -> t.Dict[Portal, str]:
-        """Where this run could not log in, and why."""
+        """Where this run could not log in, or out, and why."""
         return {portal: why for (name, portal), why in self._failed.items() if name == iqn}
 
     def _now(self, iqn: str, closely: bool = False) -> Connection:
@@ -191,11 +191,25 @@ class OpenIscsiHost(InitiatorHost):
         self._logouts, self._logins, self._scans, self._maps = set(), [], [], []
 
     def _log_out(self, ends: t.Set[t.Tuple[str, Portal]]) -> None:
+        """Ends what no device needs; once more where iscsid was not ready for it, as right after it was started."""
+        for _attempt in range(_TRIES):
+            idle = self._idle(ends)
+            if idle:
+                said = self._end(idle)
+                self._failed.update({(iqn, session.portal): said for iqn, session in idle})
+        lasting = {(iqn, session.portal) for iqn, session in self._idle(ends)}
+        self._failed = {key: why for key, why in self._failed.items() if key in lasting or key not in ends}
+
+    def _idle(self, ends: t.Set[t.Tuple[str, Portal]]) -> t.List[t.Tuple[str, Session]]:
         seen = self.sysfs.connections({iqn for iqn, portal in ends}, closely=False)
         sessions = [(iqn, session) for iqn, have in seen.items() for session in have.sessions if (iqn, session.portal) in ends]
-        idle = [(iqn, s) for iqn, s in sessions if not any(device.portal == s.portal for device in seen[iqn].devices)]
-        if idle:
-            self.iscsiadm.log_out([(iqn, self.sysfs.portal_group(session), session) for iqn, session in idle])
+        return [(iqn, s) for iqn, s in sessions if not any(device.portal == s.portal for device in seen[iqn].devices)]
+
+    def _end(self, idle: t.Sequence[t.Tuple[str, Session]]) -> str:
+        try:
+            return _unsaid(self.iscsiadm.log_out([(iqn, self.sysfs.portal_group(session), session) for iqn, session in idle]))
+        except Failed as error:
+            return str(error)
 
     def _log_in(self, logins: t.Sequence[_Login]) -> None:
         """At every portal, or round after round at the next one where there was none that let this host in."""
@@ -264,5 +278,5 @@ def _without_lun(have: Connection, lun: int) -> t.List[Session]:
 
 
 def _unsaid(said: str) -> str:
-    """A login that failed and of which iscsiadm had no word of its own."""
+    """What iscsiadm said where it had no word for one session alone."""
     return f"iscsiadm says: {' '.join(said.split())[:300] or 'nothing'}"

@@ -62,6 +62,7 @@ _FOUND = re.compile(r"^\[?([0-9A-Fa-f.:]+)\]?:(\d+),(\d+) (\S+)$", re.MULTILINE)
 # What iscsiadm's numbers (open-iscsi, include/iscsi_err.h) mean to a person. 5 and 8 also stand for a portal that went silent.
 _REFUSED = 24
 _NO_LOGIN = (5, 8)
+_NO_DAEMON = (18, 20)
 
 
 class Iscsiadm:
@@ -295,6 +296,8 @@ def meaning(failure: str, initiator: str, silent: t.Optional[str]) -> str:
         return f"the target refused the login: its ACL does not let {initiator} in, or the CHAP username or password is wrong"
     if int(number) in _NO_LOGIN:
         return "the portal answers, but has no such target, or does not serve it there; export it, or correct target_iqn and portals"
+    if int(number) in _NO_DAEMON:
+        return "iscsid does not answer; look at systemctl status iscsid, and start it"
     return f"iscsiadm says: {words} ({number})"
 
 
