@@ -77,12 +77,14 @@ class Targets(Resource):
         return plan_target(want, world, self.backend)
 
     def assumed(self, result: Options, world: World) -> World:
-        """Takes results of cinder_volume and cinder_attachment (data), iscsi_target (targets) and libvirt_disk (sessions)."""
+        """Takes results of cinder_volume and cinder_attachment (data), iscsi_target (targets), libvirt_disk and iscsi_initiator (sessions)."""
         if result.get("record") and result.get("path"):
             return {backing(result["path"]): result["record"]["size_bytes"]}
         if "target" in result and result.get("target_iqn"):
             sizes = {backing(lun["path"]): lun["size_bytes"] for lun in result.get("luns") or [] if lun["size_bytes"]}
             return {**sizes, result["target_iqn"]: _export_from(result["target"], world.get(result["target_iqn"]))}
+        if "initiator" in result and result.get("sessions") == []:
+            return _logged_out(result, world)
         return _let_go(result, world)
 
     def show(self, plan: Plan, state: t.Optional[Export]) -> Options:
@@ -140,6 +142,15 @@ def _let_go(result: Options, world: World) -> World:
     if export is None or result.get("live") is not False:
         return {}
     return {source["target_iqn"]: export.without_session(source.get("initiator"))}
+
+
+def _logged_out(result: Options, world: World) -> World:
+    """The target that iscsi_initiator logged its host out of."""
+    export = world.get(result.get("target_iqn"))
+    if export is None:
+        return {}
+    kept = tuple(session for session in export.sessions if session.initiator != result["initiator"])
+    return {result["target_iqn"]: dataclasses.replace(export, sessions=kept)}
 
 
 def _export_from(told: t.Optional[Options], seen: t.Optional[Export]) -> t.Optional[Export]:
