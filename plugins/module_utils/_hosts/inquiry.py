@@ -106,7 +106,7 @@ def parse_wwid(page: bytes) -> t.Optional[str]:
     at = 4
     while len(page) >= at + 4 and page[1] == _DESIGNATORS:
         kind, association, length = page[at + 1] & 0x0F, page[at + 1] >> 4 & 0x03, page[at + 3]
-        if kind in _KINDS and association == 0:
+        if kind in _KINDS and association == 0 and len(page) >= at + 4 + length:
             found.setdefault(kind, f"{_KINDS[kind]}.{page[at + 4 : at + 4 + length].hex()}")
         at += 4 + length
     return next((found[kind] for kind in _KINDS if kind in found), None)
