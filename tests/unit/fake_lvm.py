@@ -44,6 +44,7 @@ class FakeLvm:
         self.pool = {"data_percent": "10.00", "metadata_percent": "11.04", "attr": "twi-aotz--"}
         self.vg_attr = "wz--n-"
         self.settings = "scan_lvs=0\nuse_devicesfile=0\nglobal_filter=[\"a|.*|\"]\nfilter=[\"a|.*|\"]\nthin_pool_autoextend_threshold=100\n"
+        self.discards = False  # devices/issue_discards
         self.talks = True  # whether commands tell what they did
         self.before_write = lambda: None
         if pool_extents:
@@ -123,8 +124,8 @@ class FakeLvm:
         name = arguments[-1].split("/")[1]
         lv = self._named(arguments.pop())
         assert arguments[:2] == ["--yes", "--force"]
-        discards = _taken(arguments, "--config") != ["devices/issue_discards=0"]
-        if not self._selected(lv, arguments[2:]):
+        discards = self.discards and _taken(arguments, "--config") != ["devices/issue_discards=0"]
+        if not self._selected(lv, [word for word in arguments[2:] if "config" not in word and "discards" not in word]):
             return ""
         if lv.open:
             raise Failed(f"lvremove failed: Logical volume volumes/{name} in use")

@@ -165,6 +165,7 @@ def test_no_volume_shows_what_was_there_before_and_others_are_left_alone(state, 
 def test_killed_between_two_commands_the_next_run_finishes(kill):
     """Growing takes several commands in one step: killed before any of them."""
     lvm = FakeLvm()
+    lvm.discards = True
     holding(lvm, volume())
     writes = iter(range(100))
 
@@ -183,6 +184,14 @@ def test_killed_between_two_commands_the_next_run_finishes(kill):
     assert [lvm.data[extent] for extent in lv.extents] == ["data"] * 4 + ["zero"] * 4
     assert backend(lvm).observe() == {"db": volume(size_bytes=2 * GIB)}
     assert set(lvm.lvs) == {"thin", NAME}
+
+
+def test_what_a_killed_growth_left_goes_with_the_volume():
+    lvm = FakeLvm()
+    holding(lvm, volume(status="error_extending"))
+    lvm.lvs[f"growth-{ID}"] = Lv(lvm._take(4), GIB, {GROWTH})
+    apply(backend(lvm), WISHES["absent"])
+    assert set(lvm.lvs) == {"thin"}
 
 
 @pytest.mark.parametrize("allocation,commands", [("thin", ["lvcreate", "lvchange"]), ("thick", ["lvcreate", "zero", "lvchange"])])
@@ -284,10 +293,11 @@ class TestDamage:
         subject = backend(lvm)
         assert "db" not in subject.observe() and "has no tag stackless.name" in subject.warnings[0]
 
-    def test_a_renamed_logical_volume_is_told_and_its_name_is_not_given_again(self):
+    @pytest.mark.parametrize("moved", ["moved", "volume-1", NAME + "0", NAME.upper()])
+    def test_a_renamed_logical_volume_is_told_and_its_name_is_not_given_again(self, moved):
         lvm = FakeLvm()
         holding(lvm, volume())
-        lvm.lvs["moved"] = lvm.lvs.pop(NAME)
+        lvm.lvs[moved] = lvm.lvs.pop(NAME)
         subject = backend(lvm)
         with pytest.raises(Conflict, match="is not volume-<id> any more"):
             plan_volume(WISHES["1 GiB"], subject.observe(), subject)
@@ -317,6 +327,12 @@ class TestRoom:
         lvm = FakeLvm(extents=24, pool_extents=16)
         promised = {"a": volume("a", OTHER), "b": volume("b", ID)}
         assert "has 0 GiB free besides what this run has promised already, 1 GiB are needed" in self.refusal(lvm, promised)
+
+    def test_what_is_promised_of_another_pool_is_not_counted(self):
+        lvm = FakeLvm(extents=24, pool_extents=16)
+        subject = backend(lvm)
+        world = {**subject.observe(), "a": volume("a", OTHER, size_bytes=8 * GIB, allocation="thin")}
+        assert plan_volume(VolumeWish("new", size_bytes=2 * GIB, allocation="thick", fresh_id=FRESH), world, subject).steps
 
     def test_what_this_run_deletes_is_free_again(self):
         lvm = FakeLvm(extents=4, pool_extents=0)
@@ -449,16 +465,23 @@ class TestRenaming:
             plan_volume(WISHES["renamed"], {}, backend(FakeLvm()))
 
 
-@pytest.mark.parametrize("action,steps", [("reserve", ["activate volume db", "reserve volume db for web-1"]), ("release", [])])
-def test_a_volume_is_activated_when_it_is_needed(action, steps):
-    subject = made("inactive, thin")
-    wish = attachments.AttachmentWish("db", "web-1", action, host="c", fresh_id="a1")
-    plan = attachments.plan_attachment(wish, subject.observe(), subject)
-    assert [step.name for step in plan.acts] == steps
+@pytest.mark.parametrize("action,active", [("reserve", True), ("initialize", True), ("begin_detaching", False), ("terminate", False)])
+def test_a_volume_is_activated_when_an_attachment_needs_it(action, active):
+    lvm = FakeLvm()
+    held = dataclasses.replace(ATTACHED, status="reserved")
+    holding(lvm, volume(status="reserved", attachments=(held,)), active=False)
+    subject = backend(lvm)
+    plan = attachments.plan_attachment(attachments.AttachmentWish("db", "web-1", action, host="compute-1"), subject.observe(), subject)
+    assert ("activate volume db" in [step.name for step in plan.acts]) == active
     for step in plan.acts:
         step.act(*step.args)
-    assert subject.fake.lvs[NAME].active == bool(steps)
-    assert subject.observe()["db"] == plan.after
+    assert lvm.lvs[NAME].active == active and subject.observe()["db"] == plan.after
+
+
+def test_a_volume_that_shall_be_present_is_activated():
+    subject = made("inactive, thick")
+    assert [step.name for step in apply(subject, WISHES["1 GiB"]).acts] == ["activate volume db"]
+    assert subject.fake.lvs[NAME].active
 
 
 class TestPool:
@@ -467,7 +490,7 @@ class TestPool:
         lvm.pool["data_percent"] = "85.00"
         holding(lvm, volume(allocation="thin", size_bytes=2 * GIB))
         lvm.lvs["foreign"] = Lv([], GIB, pool="thin", layout="thin,sparse")
-        holding(lvm, volume("thick", OTHER))
+        holding(lvm, volume("thick", OTHER, size_bytes=2 * GIB))
         pool = backend(lvm).capacity()
         assert (pool.where, pool.total_bytes, pool.allocated_bytes, pool.provisioned_bytes) == ("thin pool volumes/thin", 2 * GIB, 2 * GIB, 3 * GIB)
         assert pool.virtual_free_bytes == 37 * GIB and round(pool.free_bytes / GIB, 2) == 0.3

@@ -178,7 +178,7 @@ class LvmBackend(VolumeBackend):
             seen = self._look().named(lv.name)
             if seen is None or own(seen.tags) != then:
                 raise _overtaken(before)
-        self._known[lv.name] = dataclasses.replace(lv, tags=(lv.tags - now) | then)
+        self._known[lv.name] = dataclasses.replace(lv, tags=then)
 
     def _remove(self, volume: Volume) -> None:
         self._drop(_growth(volume))
