@@ -145,7 +145,9 @@ def test_a_dropped_record_leaves_no_empty_directory_and_no_other_record_goes(roo
     host.drop(IQN, SIX, "default")
     assert [record.portal for record in host.records(IQN)] == [FOUR]
     host.drop(IQN, FOUR, "default")
-    assert host.targets() == {IQN + "0"} and (root / "etc/iscsi/nodes").is_dir()
+    assert host.targets() == {IQN + "0"}
+    host.drop(IQN + "0", FOUR, "default")
+    assert host.targets() == set() and (root / "etc/iscsi/nodes").is_dir()
 
 
 def test_a_record_of_an_interface_holds_what_the_interface_says(root: Path) -> None:

@@ -338,6 +338,12 @@ def test_a_host_that_has_all_needs_no_daemon() -> None:
 # ---- what is done, and undone ----------------------------------------------------------------------------------------
 
 
+def test_a_record_that_others_can_read_is_written_anew() -> None:
+    host = connected(portals=(A,))
+    DRIFTS["open to others"](host)
+    assert [step.name for step in plan(host, wish(portals=(A,))).acts] == [f"write the node record of {IQN} at 192.0.2.10:3260"]
+
+
 def test_without_multipath_there_is_one_session() -> None:
     host = connected()
     assert len(host.sessions) == len(host.devices) == 1 and not host.maps
