@@ -1,0 +1,252 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""`make bench-lab`: what exports, sessions and disks cost on real kernels, and what the same costs with the usual tools.
+
+    python -m tests.bench.lab [--sizes 1,10,50,100] [--peers 10,50,100] [--write]
+
+One storage host and one compute host in the lab; everything is measured in one run on one machine: compare the rows
+with each other. A module is measured as a whole process on its host, reached over ssh, and so are the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.rig.collection import ROOT
+from tests.rig.lab.lab import Lab
+
+PAGE = ROOT / "docs" / "bench-lab.md"
+PEERS = Path(__file__).with_name("peers")
+BRICK = "os-brick==7.1.1"
+PREFIX = "iqn.2026-01.org.example:bench-"
+DOMAINS = ("web-1", "web-2", "web-3", "web-4")
+PATIENCE = 3600
+
+
+@dataclasses.dataclass
+class Row:
+    what: str
+    who: str
+    count: int
+    seconds: float
+
+    def cells(self) -> list[str]:
+        return [self.what, self.who, str(self.count), f"{self.seconds:.1f}", f"{1000 * self.seconds / self.count:.0f}"]
+
+
+class Bench:
+    """The volumes of one size in a fresh lab, and what is done with them."""
+
+    def __init__(self, lab: Lab, size: int, rows: list[Row]) -> None:
+        self.lab, self.size, self.rows = lab, size, rows
+        self.names = [f"v{number:03d}" for number in range(size)]
+        self.backend = {"driver": "lvm", "pool": "volumes", "thin_pool": "thin", "max_over_subscription_ratio": 100}
+        self.portals = [{"ip": lab.storage.address}]
+        self.initiator = lab.compute.run("sed -n s/InitiatorName=//p /etc/iscsi/initiatorname.iscsi").strip()
+        self.volumes: list[dict[str, Any]] = []
+
+    def note(self, what: str, who: str, seconds: float) -> None:
+        self.rows.append(Row(what, who, self.size, seconds))
+        print("  ".join(self.rows[-1].cells()), flush=True)
+
+    def timed(self, what: str, host: Any, module: str, **options: Any) -> dict[str, Any]:
+        began = time.monotonic()
+        answer = host.module(module, options, timeout=PATIENCE)
+        seconds = time.monotonic() - began
+        if answer.get("failed"):
+            raise SystemExit(f"{what} of {self.size}: {answer['msg'][:2000]}")
+        self.note(what, "stackless.block", seconds)
+        return answer
+
+    def run(self) -> None:
+        storage = self.lab.storage
+        wished = [{"name": name, "size_gib": 1} for name in self.names]
+        self.volumes = self.timed("create", storage, "cinder_volume", backend=self.backend, volumes=wished)["results"]
+        self.timed("export", storage, "iscsi_target", helper="lio", targets=self.targets())
+        exported = self.timed("admit", storage, "iscsi_target", helper="lio", targets=self.doors(), return_secrets=True)
+        self.sessions(exported)
+
+    def targets(self) -> list[dict[str, Any]]:
+        return [{"target_iqn": PREFIX + v["name"], "luns": [{"path": v["path"], "serial": v["id"]}], "portals": self.portals} for v in self.volumes]
+
+    def doors(self) -> list[dict[str, Any]]:
+        return [{"target_iqn": PREFIX + v["name"], "acls": [{"initiator": self.initiator}]} for v in self.volumes]
+
+    def sessions(self, exported: dict[str, Any]) -> None:
+        compute, wishes = self.lab.compute, self.logins(exported)
+        devices = self.timed("connect", compute, "iscsi_initiator", timeout=600, sessions=wishes)["results"]
+        disks = [
+            {"domain": DOMAINS[n % len(DOMAINS)], "serial": v["id"], "bus": "scsi", "source": {"type": "block", "path": d["device_path"]}}
+            for n, (v, d) in enumerate(zip(self.volumes, devices))
+        ]
+        self.timed("attach", compute, "libvirt_disk", timeout=600, disks=disks)
+        gone = [{"domain": disk["domain"], "serial": disk["serial"], "state": "absent"} for disk in disks]
+        self.timed("detach", compute, "libvirt_disk", timeout=600, disks=gone)
+        out = [{"target_iqn": wish["target_iqn"], "serial": wish["serial"], "state": "absent"} for wish in wishes]
+        self.timed("disconnect", compute, "iscsi_initiator", timeout=600, sessions=out)
+
+    def logins(self, exported: dict[str, Any]) -> list[dict[str, Any]]:
+        pairs = {c["target_iqn"]: {key: c[key] for key in ("username", "password")} for c in exported["credentials"]}
+        seen = {r["target_iqn"]: r["luns"][0] for r in exported["results"]}
+        self.wishes = [
+            {"target_iqn": iqn, "lun": lun["lun"], "portals": self.portals, "wwid": lun["wwid"], "serial": lun["serial"], "size_bytes": lun["size_bytes"], **pairs[iqn]}
+            for iqn, lun in seen.items()
+        ]
+        return self.wishes
+
+    def withdraw(self) -> None:
+        self.timed("withdraw", self.lab.storage, "iscsi_target", helper="lio", targets=[{"target_iqn": PREFIX + n, "state": "absent"} for n in self.names])
+
+    # ---- the others
+
+    def brick(self) -> None:
+        wanted = [
+            {
+                "target_discovered": False, "target_portal": f"{self.lab.storage.address}:3260", "target_iqn": w["target_iqn"], "target_lun": w["lun"],
+                "volume_id": w["serial"], "auth_method": "CHAP", "auth_username": w["username"], "auth_password": w["password"], "access_mode": "rw",
+            }
+            for w in self.wishes
+        ]  # fmt: skip
+        told = self.lab.compute.run("PYTHONPATH=/root/brick python3 /root/brick.py 2>/dev/null", timeout=PATIENCE, input=json.dumps(wanted))
+        for what, seconds in json.loads(told.strip().splitlines()[-1]).items():
+            self.note(what, "os-brick", seconds)
+
+    def per_call(self) -> None:
+        call = "python3 /root/rtstool.py"
+        lines = [
+            f"{call} create {v['path']} {PREFIX}{v['name']} user{n} password{n:08d} {self.lab.storage.address}; {call} save; "
+            f"{call} add-initiator {PREFIX}{v['name']} user{n} password{n:08d} {self.initiator}; {call} save"
+            for n, v in enumerate(self.volumes)
+        ]
+        self.note("export and admit", "a process per call", self.script(lines))
+        self.lab.storage.run(f"{call} clear", timeout=PATIENCE)
+
+    def targetcli(self) -> None:
+        lines = [f"targetcli <<'EOF' >/dev/null\n{self.typed(n, v)}\nEOF" for n, v in enumerate(self.volumes)]
+        self.note("export and admit", "targetcli", self.script(lines))
+        self.lab.storage.run("python3 /root/rtstool.py clear", timeout=PATIENCE)
+
+    def typed(self, number: int, volume: dict[str, Any]) -> str:
+        iqn = PREFIX + volume["name"]
+        door = f"/iscsi/{iqn}/tpg1/acls/{self.initiator}"
+        return "\n".join([
+            f"/backstores/block create {volume['name']} {volume['path']}",
+            f"/iscsi create {iqn}",
+            f"/iscsi/{iqn}/tpg1 set attribute authentication=1",
+            f"/iscsi/{iqn}/tpg1/luns create /backstores/block/{volume['name']} 0",
+            f"/iscsi/{iqn}/tpg1/acls create {self.initiator}",
+            f"{door} set auth userid=user{number} password=password{number:08d}",
+            "exit",
+        ])  # fmt: skip
+
+    def script(self, lines: list[str]) -> float:
+        began = time.monotonic()
+        self.lab.storage.run("bash -s", timeout=PATIENCE, input="set -e\n" + "\n".join(lines))
+        return time.monotonic() - began
+
+
+def prepare(lab: Lab, brick: bytes) -> None:
+    lab.storage.run("cat >/root/rtstool.py", input=(PEERS / "rtstool.py").read_text())
+    lab.compute.run("cat >/root/brick.py", input=(PEERS / "brick.py").read_text())
+    lab.compute.run("mkdir -p /root/brick /run/brick; tar -xf - -C /root/brick", input=brick, timeout=300)
+
+
+def brick_archive() -> bytes:
+    """os-brick and all that it needs, for the Python of the hosts."""
+    place = ROOT / ".cache" / "bench" / BRICK
+    if not place.exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", f"{place}.new", BRICK, "eventlet", "yappi"]
+        subprocess.run(command, check=True)
+        Path(f"{place}.new").rename(place)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(place, arcname=".")
+    return packed.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench.lab")
+    sizes = {"type": lambda text: [int(size) for size in text.split(",") if size]}
+    parser.add_argument("--sizes", default="1,10,50,100", **sizes)
+    parser.add_argument("--peers", default="10,50,100", help="the sizes at which the others are measured too", **sizes)
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
+    asked = parser.parse_args()
+    rows: list[Row] = []
+    lab = Lab(os.environ.get("LAB_NAME", "bench"))
+    brick = brick_archive() if asked.peers else b""
+    lab.start()
+    try:
+        for size in asked.sizes:
+            measure(lab, size, rows, brick if size in asked.peers else b"")
+    finally:
+        lab.stop()
+    print("\n" + page(rows))
+    if asked.write:
+        PAGE.write_text(page(rows))
+
+
+def measure(lab: Lab, size: int, rows: list[Row], brick: bytes) -> None:
+    lab.reset()
+    bench = Bench(lab, size, rows)
+    bench.run()
+    if brick:
+        prepare(lab, brick)
+        if size <= 50:  # it takes minutes already, and more the more there are
+            bench.brick()
+    bench.withdraw()
+    if brick:
+        bench.targetcli()
+        bench.per_call()
+
+
+def seconds(rows: list[Row], count: int, who: str, *what: str) -> float:
+    return sum(row.seconds for row in rows if (row.who, row.count) == (who, count) and row.what in what)
+
+
+def ratios(rows: list[Row]) -> list[str]:
+    """What counts: it holds on any machine."""
+    said = []
+    for row in rows:
+        acts = {"connect": ("connect",), "disconnect": ("disconnect",), "export and admit": ("export", "admit")}.get(row.what, ())
+        if row.who != "stackless.block":
+            ours = seconds(rows, row.count, "stackless.block", *acts)
+            said.append(f"- {row.what}, {row.count} volumes: {row.who} takes {row.seconds / ours:.1f} times as long as stackless.block.")
+    flat = sorted({row.count for row in rows if row.count >= 10})
+    for what in dict.fromkeys(row.what for row in rows if row.who == "stackless.block") if len(flat) > 1 else ():
+        each = [seconds(rows, count, "stackless.block", what) / count for count in (flat[0], flat[-1])]
+        said.append(f"- {what}: one of {flat[-1]} costs {each[1] / each[0]:.2f} times what one of {flat[0]} costs.")
+    return said
+
+
+def page(rows: list[Row]) -> str:
+    head = ["act", "by", "volumes", "seconds", "ms each"]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *(row.cells() for row in rows)])
+    return f"""# What the kernel's path costs
+
+Made by `make bench-lab` on a machine with {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}: the lab of [lab.md](lab.md),
+one storage host and one compute host as virtual machines. The volumes are thin LVs of 1 GiB, one target each, CHAP for
+each, one portal. "a process per call" makes what Cinder's LIO driver makes with cinder-rtstool: create, save,
+add-initiator, save, a process each. "targetcli" is one session of it per volume. os-brick ({BRICK.partition('==')[2]}) connects one volume
+after the other, as Nova makes it do. All rows are of one run; the ratios below are what to compare.
+
+{table}
+
+{chr(10).join(ratios(rows))}
+"""
+
+
+if __name__ == "__main__":
+    main()
