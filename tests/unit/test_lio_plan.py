@@ -79,7 +79,8 @@ def foreign_parts(fake: FakeLio) -> None:
     live = fake.live[IQN]
     fake.sizes["/srv/foreign"] = MIB
     foreign = Lun(200, "/srv/foreign", "f", "naa.6001405f", MIB, bstype="fileio", discard=False)
-    change(fake, luns=(*live.luns, foreign), acls=tuple(sorted((*live.acls, Acl(STRANGER, "their", Secret("theirs"), mapped=False)), key=lambda a: a.initiator)))
+    acls = (*live.acls, Acl(STRANGER, "their", Secret("theirs"), mapped=False))
+    change(fake, luns=(*live.luns, foreign), acls=tuple(sorted(acls, key=lambda a: a.initiator)))
     change(fake, portals=live.portals | {Portal("203.0.113.1")}, addresses=frozenset({"everywhere"}))
 
 
@@ -236,9 +237,8 @@ def test_a_volume_grows_under_its_users_and_a_file_does_not() -> None:
 def test_what_changes_in_place_changes_under_a_session() -> None:
     fake = ready()
     fake.sessions[IQN] = (Session(A, "192.0.2.20"),)
-    want = wish(
-        luns=(LunWish(None, DATA, discard=False, attributes=(("emulate_caw", "0"),)),), attributes=DEPTH, acls=(given(A, "rotated", "a new password", read_only=True),)
-    )
+    luns = (LunWish(None, DATA, discard=False, attributes=(("emulate_caw", "0"),)),)
+    want = wish(luns=luns, attributes=DEPTH, acls=(given(A, "rotated", "a new password", read_only=True),))
     assert names(plan(fake, want)) == [
         f"set discard=False, emulate_caw=0 of LUN 0 of {IQN}",
         f"map the LUNs of {IQN} to {A}",

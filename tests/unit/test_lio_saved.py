@@ -34,9 +34,13 @@ STORE = {
 TARGET = {
     "wwn": IQN, "fabric": "iscsi",
     "tpgs": [{
-        "tag": 1, "enable": True, "attributes": {"authentication": 1, "generate_node_acls": 0, "default_cmdsn_depth": 64}, "parameters": {"ImmediateData": "Yes"},
+        "tag": 1, "enable": True,
+        "attributes": {"authentication": 1, "generate_node_acls": 0, "default_cmdsn_depth": 64}, "parameters": {"ImmediateData": "Yes"},
         "luns": [{"index": 0, "storage_object": f"/backstores/block/{IQN}_0", "alias": "read-write", "alua_tg_pt_gp_name": "default_tg_pt_gp"}],
-        "portals": [{"ip_address": "192.0.2.10", "port": 3260, "iser": False, "offload": False}, {"ip_address": "[2001:db8::10]", "port": 3261, "iser": False, "offload": False}],
+        "portals": [
+            {"ip_address": "192.0.2.10", "port": 3260, "iser": False, "offload": False},
+            {"ip_address": "[2001:db8::10]", "port": 3261, "iser": False, "offload": False},
+        ],
         "node_acls": [
             {"node_wwn": A, "attributes": {"authentication": -1}, "chap_userid": "a", "chap_password": "secret of a",
              "mapped_luns": [{"index": 0, "tpg_lun": 0, "alias": "x", "write_protect": False}]},
@@ -45,7 +49,11 @@ TARGET = {
     }],
 }  # fmt: skip
 THEIRS = {"wwn": "naa.5001405000000001", "fabric": "loopback", "tpgs": []}
-CONFIG = {"fabric_modules": [{"name": "iscsi", "discovery_enable_auth": True}], "storage_objects": [{"plugin": "ramdisk", "name": "r"}, STORE], "targets": [THEIRS, TARGET]}
+CONFIG = {
+    "fabric_modules": [{"name": "iscsi", "discovery_enable_auth": True}],
+    "storage_objects": [{"plugin": "ramdisk", "name": "r"}, STORE],
+    "targets": [THEIRS, TARGET],
+}
 
 
 def changed(value: Any, **parts: Any) -> Any:
@@ -130,12 +138,14 @@ def test_saved_and_live_are_compared_whatever_their_order() -> None:
 
 
 def test_a_target_of_its_shape() -> None:
-    look = Look(IQN, attributes=frozenset({"ImmediateData", "default_cmdsn_depth", "none"}), luns=(LunLook(None, STORE["dev"], None, frozenset({"emulate_tpu"})),))
+    luns = (LunLook(None, STORE["dev"], None, frozenset({"emulate_tpu"})),)
+    look = Look(IQN, attributes=frozenset({"ImmediateData", "default_cmdsn_depth", "none"}), luns=luns)
     found = target_of(TARGET, {("block", f"{IQN}_0"): STORE}, look)
     assert found.portals == {Portal("192.0.2.10"), Portal("2001:db8::10", 3261)} and found.enabled and found.addresses == frozenset()
     assert found.attributes == (("ImmediateData", "Yes"), ("default_cmdsn_depth", "64"))
     (lun,) = found.luns
-    assert (lun.lun, lun.path, lun.serial, lun.wwid, lun.bstype, lun.discard) == (0, STORE["dev"], SERIAL, "naa.60014050b5e7a1c22224222833344445", "block", True)
+    assert (lun.lun, lun.path, lun.serial, lun.bstype, lun.discard) == (0, STORE["dev"], SERIAL, "block", True)
+    assert lun.wwid == "naa.60014050b5e7a1c22224222833344445"
     assert lun.attributes == (("emulate_tpu", "1"),) and not lun.read_only
     assert found.acls == (Acl(A, "a", Secret("secret of a")), Acl(B, read_only=True))
 
@@ -200,23 +210,30 @@ def plant(root: Path, spec: dict[str, Any]) -> None:
 
 
 ACL = {
-    "attrib": {"authentication": "-1"}, "auth": {"userid": "a", "password": "secret of a", "userid_mutual": "NULL", "password_mutual": "NULL"}, "info": INFO,
-    "lun_0": {"x": "-> ../../../../../../target/iscsi/t/tpgt_1/lun/lun_0", "write_protect": "0"}, "lun_7": {"write_protect": "0"}, "tag": "",
+    "attrib": {"authentication": "-1"}, "info": INFO, "tag": "",
+    "auth": {"userid": "a", "password": "secret of a", "userid_mutual": "NULL", "password_mutual": "NULL"},
+    "lun_0": {"x": "-> ../../../../../../target/iscsi/t/tpgt_1/lun/lun_0", "write_protect": "0"}, "lun_7": {"write_protect": "0"},
 }  # fmt: skip
 TPG = {
-    "acls": {A: ACL}, "attrib": {"authentication": "1"}, "param": {"AuthMethod": "CHAP"}, "enable": "1", "dynamic_sessions": "", "auth": {"userid": "NULL"},
-    "lun": {"lun_0": {"read-write": f"-> ../../../../../../target/core/iblock_0/{IQN}_0", "alua_tg_pt_gp": "TG Port Alias: default_tg_pt_gp\nTG Port Group ID: 0"}, "lun_3": {}},
+    "acls": {A: ACL}, "attrib": {"authentication": "1"}, "param": {"AuthMethod": "CHAP"}, "auth": {"userid": "NULL"},
+    "enable": "1", "dynamic_sessions": "",
+    "lun": {
+        "lun_0": {"read-write": f"-> ../../../../../../target/core/iblock_0/{IQN}_0", "alua_tg_pt_gp": "TG Port Alias: default_tg_pt_gp\nTG Port Group ID: 0"},
+        "lun_3": {},
+    },
     "np": {"192.0.2.10:3260": {"iser": "0", "cxgbit": "0"}, "[2001:db8::10]:3261": {"iser": "0"}},
 }  # fmt: skip
 BACKSTORE = {
-    "enable": "1", "udev_path": STORE["dev"], "wwn": {"vpd_unit_serial": f"T10 VPD Unit Serial Number: {SERIAL}"}, "attrib": {"emulate_tpu": "1", "emulate_write_cache": "0"},
-    "info": "Status: ACTIVATED  Max Queue Depth: 0  SectorSize: 512\n        iBlock device: dm-0  UDEV PATH: /dev/x  readonly: 0", "alua": {},
+    "enable": "1", "udev_path": STORE["dev"], "alua": {},
+    "wwn": {"vpd_unit_serial": f"T10 VPD Unit Serial Number: {SERIAL}"}, "attrib": {"emulate_tpu": "1", "emulate_write_cache": "0"},
+    "info": "Status: ACTIVATED  Max Queue Depth: 0  SectorSize: 512\n        iBlock device: dm-0  UDEV PATH: /dev/x  readonly: 0",
 }  # fmt: skip
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    file = {**BACKSTORE, "info": "Status: DEACTIVATED  SectorSize: 512  TCM FILEIO ID: 0  File: /srv/f  Size: 4096  Mode: O_DSYNC Async: 0", "udev_path": "/srv/f"}
+    info = "Status: DEACTIVATED  SectorSize: 512  TCM FILEIO ID: 0  File: /srv/f  Size: 4096  Mode: O_DSYNC Async: 0"
+    file = {**BACKSTORE, "info": info, "udev_path": "/srv/f"}
     plant(tmp_path, {
         "iscsi": {IQN: {"tpgt_1": TPG, "fabric_statistics": {}}, "discovery_auth": {}, OTHER: {}},
         "core": {"alua": {}, "iblock_0": {f"{IQN}_0": BACKSTORE}, "fileio_1": {"f": file, "half-made": {"enable": "0", "info": "Status: DEACTIVATED"}}},

@@ -269,7 +269,8 @@ def check_attributes(given: t.Optional[t.Dict[str, t.Any]], iqn: str) -> Attribu
         if isinstance(value, bool):
             value = ("No", "Yes")[value] if name[:1].isupper() else str(int(value))
         if not _ATTRIBUTE.fullmatch(name) or not _VALUE.fullmatch(str(value)):
-            raise Invalid(f"attribute {_short(name)} of {iqn} can't be {_short(str(value))}; give a name and a value of the kernel's, like default_cmdsn_depth: 64")
+            told = f"attribute {_short(name)} of {iqn} can't be {_short(str(value))}"
+            raise Invalid(f"{told}; give a name and a value of the kernel's, like default_cmdsn_depth: 64")
         pairs.append((name, str(value)))
     return tuple(pairs)
 
