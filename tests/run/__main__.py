@@ -44,7 +44,7 @@ class Step:
     command: list
     timeout: int = 600
     pytest: bool = False
-    never: str = ""
+    never: tuple[str, ...] = ()
     lab: bool = False
 
     @property
@@ -98,7 +98,7 @@ def steps() -> list[Step]:
 
 
 def molecule(name: str, about: str, scenario: str, lab: bool = False) -> Step:
-    return Step(name, about, [BIN / "molecule", "test", "--scenario-name", scenario], 900, never="Missing playbook", lab=lab)
+    return Step(name, about, [BIN / "molecule", "test", "--scenario-name", scenario], 900, never=("Missing playbook", "no hosts matched"), lab=lab)
 
 
 def pytest(name: str, about: str, *places: str, timeout: int = 600, lab: bool = False) -> Step:
@@ -150,8 +150,9 @@ class Runner:
             finally:
                 self.end(step.name)
         result.seconds = time.monotonic() - began
-        if result.status == 0 and step.never and step.never in step.log.read_text(errors="replace"):
-            result.status = f"it says {step.never!r}"
+        for words in step.never:
+            if result.status == 0 and words in step.log.read_text(errors="replace"):
+                result.status = f"it says {words!r}"
         count(result)
         self.say(f"{step.name:<10} {result.counted}, {result.seconds:.0f} s")
         return result
