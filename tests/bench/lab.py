@@ -102,7 +102,7 @@ class Bench:
         pairs = {c["target_iqn"]: {key: c[key] for key in ("username", "password")} for c in exported["credentials"]}
         seen = {r["target_iqn"]: r["luns"][0] for r in exported["results"]}
         self.wishes = [
-            {"target_iqn": iqn, "lun": lun["lun"], "portals": self.portals, "wwid": lun["wwid"], "serial": lun["serial"], "size_bytes": lun["size_bytes"], **pairs[iqn]}
+            {"target_iqn": iqn, "portals": self.portals, **{key: lun[key] for key in ("lun", "wwid", "serial", "size_bytes")}, **pairs[iqn]}
             for iqn, lun in seen.items()
         ]
         return self.wishes
