@@ -51,6 +51,38 @@ def test_a_life(call, tmp_path):
     assert call(name="db", size_gib=1)["id"] != made["id"], "a new volume must not be taken for the old one"
 
 
+def test_renaming(call, tmp_path):
+    call(volumes=[{"name": "db"}, {"name": "taken"}], size_gib=1)
+    before = looks(tmp_path)
+    predicted = call(check=True, name="db", new_name="db-old", size_gib=2)
+    assert looks(tmp_path) == before
+    renamed = call(name="db", new_name="db-old", size_gib=2)
+    assert (renamed["steps"], renamed["record"]["name"], renamed["size_gib"]) == (predicted["steps"], "db-old", 2)
+    assert not call(name="db", new_name="db-old", size_gib=2)["changed"]
+    assert "there is another volume of that name" in call(name="db-old", new_name="taken")["msg"]
+    assert "neither a volume gone to rename nor" in call(name="gone", new_name="away", size_gib=1)["msg"]
+    assert "can't be a volume's name" in call(name="db-old", new_name="a b")["msg"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_volume_says_itself_how_it_takes_its_space(call, tmp_path, check):
+    assert call(name="db", size_gib=1)["allocation"] == "sparse"
+    before = looks(tmp_path)
+    assert "db is sparse and can't become full" in call(check=check, name="db", allocation="full")["msg"]
+    assert "can't have allocation=thin" in call(check=check, name="log", size_gib=1, allocation="thin")["msg"]
+    assert looks(tmp_path) == before
+
+
+def test_the_pool(run_module, call, tmp_path):
+    call(volumes=[{"name": "a"}, {"name": "b"}], size_gib=4096)
+    before = looks(tmp_path)
+    pool = run_module("cinder_pool_info", {"backend": {"driver": "file", "path": str(tmp_path)}})
+    disk = os.statvfs(tmp_path)
+    assert pool["total_gib"] == round(disk.f_blocks * disk.f_frsize / GIB, 2) and pool["allocated_gib"] == pool["provisioned_gib"] == 8192
+    assert f"{tmp_path} has promised" in str(pool["advice"]) and pool["data_percent"] is None
+    assert looks(tmp_path) == before
+
+
 @pytest.mark.parametrize("check", [False, True])
 def test_a_volume_never_shrinks(call, tmp_path, check):
     call(name="db", size_gib=2)
@@ -96,6 +128,9 @@ def test_bad_input(call, tmp_path, options, words, check):
         ({"driver": "file", "path": "/does/not/exist"}, "create it, or mount its file system"),
         ({"driver": "file", "path": "/etc/passwd"}, "is no directory"),
         ({"driver": "file"}, "needs the absolute path"),
+        ({"driver": "file", "path": "/tmp", "allocation": "thick"}, "the file driver has sparse and full"),
+        ({"driver": "lvm"}, "needs the name of a volume group"),
+        ({"driver": "lvm", "pool": "no-such-group"}, "on this host; "),
     ],
 )
 def test_bad_backends(run_module, backend, words):

@@ -531,6 +531,17 @@ def test_filters(patterns, kept_out):
     assert scans_volumes({**config, "global_filter": patterns}, "my-vg") is not kept_out
     assert scans_volumes({**config, "filter": patterns}, "my-vg") is not kept_out
     assert not scans_volumes({**config, "scan_lvs": 0, "global_filter": patterns}, "my-vg")
+    del config["scan_lvs"]
+    assert scans_volumes({**config, "global_filter": patterns}, "my-vg") is not kept_out
+
+
+def test_a_devices_file_keeps_lvm_out_where_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(_lvm_host, "_DEVICES_FILES", str(tmp_path))
+    config = {"scan_lvs": 1, "use_devicesfile": 1, "devicesfile": "mine.devices"}
+    assert scans_volumes(config, "volumes")
+    (tmp_path / "mine.devices").touch()
+    assert not scans_volumes(config, "volumes")
+    assert scans_volumes({**config, "use_devicesfile": 0}, "volumes")
 
 
 def test_a_filter_goes_by_the_first_pattern_of_each_name():
@@ -548,7 +559,8 @@ def test_advice_when_guests_volume_groups_would_be_seen():
 
 
 def test_settings_as_lvmconfig_prints_them():
-    text = 'scan_lvs=0\nuse_devicesfile=1\ndevicesfile="system.devices"\nglobal_filter=["r|^/dev/x|","a|.*|"]\nthin_pool_autoextend_threshold=70\n'
+    text = 'devices {\n\tscan_lvs=0\n\tuse_devicesfile=1\n\tdevicesfile="system.devices"\n\tglobal_filter=["r|^/dev/x|","a|.*|"]\n}\n'
+    text += "activation {\n\tthin_pool_autoextend_threshold=70\n}\n"
     assert parse_settings(text) == {
         "scan_lvs": 0,
         "use_devicesfile": 1,

@@ -19,14 +19,7 @@ from .._errors import Failed, Unavailable
 
 _PATHS = "/usr/sbin:/sbin:/usr/bin:/bin"
 _ENOUGH = 120  # seconds; what an LVM command needs does not grow with the data
-_SETTINGS = (
-    "devices/scan_lvs",
-    "devices/use_devicesfile",
-    "devices/devicesfile",
-    "devices/global_filter",
-    "devices/filter",
-    "activation/thin_pool_autoextend_threshold",
-)
+_SECTIONS = ("devices", "activation")  # whole ones: to name a setting that this version does not know is an error
 _DEVICES_FILES = "/etc/lvm/devices"
 
 
@@ -62,8 +55,8 @@ def _last_words(stderr: bytes) -> str:
 
 
 def settings(lvm: t.Callable[..., str]) -> t.Dict[str, t.Any]:
-    """LVM's settings that matter here, by their short names."""
-    return parse_settings(lvm("lvmconfig", "--type", "full", *_SETTINGS))
+    """LVM's settings, by their short names."""
+    return parse_settings(lvm("lvmconfig", "--type", "full", *_SECTIONS))
 
 
 def parse_settings(text: str) -> t.Dict[str, t.Any]:
@@ -72,7 +65,8 @@ def parse_settings(text: str) -> t.Dict[str, t.Any]:
     for line in text.splitlines():
         key, equals, value = line.strip().partition("=")
         try:
-            found[key] = json.loads(value) if equals else None
+            if equals:
+                found[key] = json.loads(value)
         except ValueError:
             found[key] = value
     return found
@@ -84,7 +78,7 @@ def scans_volumes(config: t.Dict[str, t.Any], group: str) -> bool:
     A guest's volume group would then be shown, and activated, on the storage host. Any one of these keeps LVM
     out: devices/scan_lvs=0 (the default since 2.03), a devices file, or a filter that rejects every name of them.
     """
-    if not config.get("scan_lvs"):
+    if not config.get("scan_lvs", 1):  # 2.02 did not ask
         return False
     if config.get("use_devicesfile") and os.path.exists(os.path.join(_DEVICES_FILES, str(config.get("devicesfile") or "system.devices"))):
         return False
