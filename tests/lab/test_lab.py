@@ -136,7 +136,9 @@ def test_a_frozen_host_is_silent_and_goes_on(lab: Lab) -> None:
 
 def test_a_host_boots_again_with_what_it_had_on_disk(lab: Lab) -> None:
     lab.storage.run("lvcreate -q -L 16M -n kept volumes; echo kept > /root/kept; sync")
+    before = lab.storage.boot_id()
     lab.storage.reboot(hard=True)
+    assert lab.storage.boot_id() != before
     assert lab.storage.run("cat /root/kept; lvs --noheadings -o lv_name volumes").split() == ["kept", "kept", "thin"]
     assert reaches_again(lab.compute, lab.storage.address)
 

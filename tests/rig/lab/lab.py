@@ -95,9 +95,12 @@ class Lab(Plays):
         ready, mortal = Path(state["ready"]), (state["owner"] or [0])[0] == os.getpid()
         for host in self.hosts:
             host.machine.stop()
-        for host in self.hosts:
-            host.machine.start(disks_of(ready, host.machine), ready / f"{host.name}.memory", mortal)
-        self._write_state({**state, "processes": {host.name: host.machine.process for host in self.hosts}})
+        try:
+            for host in self.hosts:
+                host.machine.start(disks_of(ready, host.machine), ready / f"{host.name}.memory", mortal)
+        finally:
+            processes = {host.name: host.machine.process for host in self.hosts if host.machine.process}
+            self._write_state({**state, "processes": processes})
         self._on_all(wake)
 
     def stop(self) -> None:
