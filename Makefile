@@ -8,7 +8,7 @@ PYTHON := env LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo) $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench changelog requirements clean
+.PHONY: help demo demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench bench-lab campaign changelog requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,14 @@ test-matrix: ## unit tests and sanity on every supported ansible-core this machi
 bench: ## the walk for 1, 10, 50 and 100 attachments, timed
 	@tests/setup.sh test
 	@$(ROOT) -m tests.bench
+
+bench-lab: ## the same on real kernels, beside targetcli, cinder-rtstool's way and os-brick: takes an hour
+	@tests/setup.sh test
+	@$(ROOT) -m tests.bench.lab
+
+campaign: ## faults, silence, races and kills in the lab: what is too long for `make test`
+	@tests/setup.sh test
+	@$(ROOT) -m pytest tests/campaign -v -p tests.run.honest -p no:cacheprovider -p no:ansible
 
 changelog: ## CHANGELOG.md from changelogs/fragments, for the version in galaxy.yml
 	@tests/setup.sh test
