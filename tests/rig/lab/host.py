@@ -92,7 +92,8 @@ class Host:
                 return
             self.machine.check()
             if time.monotonic() > deadline:
-                raise LabError(f"{self.name} did not answer within {timeout:g} s; its console says:\n{self.machine.console.read_text(errors='replace')[-2000:]}")
+                console = self.machine.console.read_text(errors="replace")
+                raise LabError(f"{self.name} did not answer within {timeout:g} s; its console says:\n{console[-2000:]}")
             if status == 0:
                 time.sleep(0.2)
             else:

@@ -56,23 +56,23 @@ def prepare(machine: Machine, host: Host, place: Path) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", disks[1], "8G")
     machine.start(disks)
     machine.wait_until_running()
-    host.wait_for_boot()
+    host.wait_for_boot(timeout=600)
     if machine.role is STORAGE:
-        host.run((HERE / "prepare/storage.sh").read_text(), timeout=180)
+        host.run((HERE / "prepare/storage.sh").read_text(), timeout=600)
     else:
         prepare_compute(host)
-    host.run("systemctl is-system-running --wait || systemctl --failed; sync; echo 3 > /proc/sys/vm/drop_caches", timeout=120)
+    host.run("systemctl is-system-running --wait || systemctl --failed; sync; echo 3 > /proc/sys/vm/drop_caches", timeout=600)
     host.hang_up()
     machine.save(place / f"{host.name}.memory")
 
 
 def prepare_compute(host: Host) -> None:
-    host.run((HERE / "prepare/compute.sh").read_text(), timeout=240)
+    host.run((HERE / "prepare/compute.sh").read_text(), timeout=600)
     with tempfile.TemporaryDirectory() as temporary:
         compile_guest(Path(temporary) / "guest.elf")
         host.run("mkdir -p /var/lib/lab; cat > /var/lib/lab/guest.elf", input=(Path(temporary) / "guest.elf").read_bytes())
     running = [word for name in RUNNING[host.name] for word in ("--running", name)]
-    host.run(f"python3 - {' '.join([*running, *PAUSED[host.name]])}", timeout=300, input=(HERE / "prepare/domains.py").read_text())
+    host.run(f"python3 - {' '.join([*running, *PAUSED[host.name]])}", timeout=600, input=(HERE / "prepare/domains.py").read_text())
 
 
 def disks_of(place: Path, machine: Machine) -> list[Path]:

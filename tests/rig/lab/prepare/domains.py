@@ -55,7 +55,7 @@ def main() -> None:
         kernel = "<kernel>/var/lib/lab/guest.elf</kernel>"
         connection.defineXML(DOMAIN.format(name=name, kernel=kernel, console=CONSOLE.format(name=name))).create()
     for name in wanted.running:
-        wait_until_ready(name, time.monotonic() + 120)
+        wait_until_ready(name, time.monotonic() + 400)
 
 
 def wait_until_ready(name: str, deadline: float) -> None:
@@ -65,7 +65,7 @@ def wait_until_ready(name: str, deadline: float) -> None:
             if "GUEST-READY" in said.read():
                 return
         if time.monotonic() > deadline:
-            raise SystemExit(f"{name} did not boot within 120 s")
+            raise SystemExit(f"{name} did not boot within 400 s")
         time.sleep(0.2)
 
 
