@@ -259,6 +259,16 @@ def test_the_parts_of_others_stay_until_they_are_purged() -> None:
     assert ([a.initiator for a in live.acls], live.addresses, live.portals, [lun.lun for lun in live.luns]) == ([B], frozenset(), frozenset(), [1])
 
 
+def test_the_parts_of_others_stay_though_nobody_saved_them_and_are_saved_along() -> None:
+    fake = ready()
+    foreign_parts(fake)
+    before = fake.live[IQN]
+    planned = plan(fake, WISHES["one LUN, one initiator"])
+    assert names(planned) == [f"save target {IQN}"]
+    run(planned.steps)
+    assert fake.live[IQN] == before and fake.saved[IQN].portals == before.portals
+
+
 def in_use(by: str = A) -> FakeLio:
     fake = ready("three LUNs, three portals")
     fake.sessions[IQN] = (Session(by, "192.0.2.20"),)
