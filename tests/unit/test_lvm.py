@@ -225,7 +225,8 @@ class TestTheRecord:
     def test_is_left_alone_when_someone_was_faster(self, subject, after):
         have = subject.observe()["db"]
         theirs = dataclasses.replace(have, status="reserved")
-        subject.fake.before_write = lambda: subject.fake.lvs[NAME].tags.__ior__(set(tags_of(theirs))) and subject.fake.lvs[NAME].tags.remove("stackless.status=available")
+        lv = subject.fake.lvs[NAME]
+        subject.fake.before_write = lambda: setattr(lv, "tags", set(tags_of(theirs)))
         seqno = subject.fake.seqno
         with pytest.raises(Conflict, match="volume db was changed by someone else meanwhile"):
             subject.swap(have, dataclasses.replace(have, status="error") if after == "changed" else None)
@@ -612,9 +613,12 @@ REPORT = """
   {"report": [{"vg": [{"vg_name":"volumes", "vg_size":"8585740288", "vg_free":"6362759168", "vg_extent_size":"4194304", "vg_attr":"wz--n-"}]
    ,"pv": [{"pv_name":"/dev/vdb"}]
    ,"lv": [
-    {"lv_name":"thin", "lv_size":"2147483648", "lv_tags":"", "lv_attr":"twi-aotz--", "lv_layout":"thin,pool", "pool_lv":"", "data_percent":"0.00", "metadata_percent":"11.13"},
-    {"lv_name":"volume-a", "lv_size":"67108864", "lv_tags":"stackless.name=db,x#1=a&b=c!20+d", "lv_attr":"-wi-ao----", "lv_layout":"linear", "pool_lv":"", "data_percent":"", "metadata_percent":""},
-    {"lv_name":"volume-t", "lv_size":"1073741824", "lv_tags":"", "lv_attr":"Vwi---tz--", "lv_layout":"thin,sparse", "pool_lv":"thin", "data_percent":"", "metadata_percent":""}
+    {"lv_name":"thin", "lv_size":"2147483648", "lv_tags":"", "lv_attr":"twi-aotz--",
+     "lv_layout":"thin,pool", "pool_lv":"", "data_percent":"0.00", "metadata_percent":"11.13"},
+    {"lv_name":"volume-a", "lv_size":"67108864", "lv_tags":"stackless.name=db,x#1=a&b=c!20+d", "lv_attr":"-wi-ao----",
+     "lv_layout":"linear", "pool_lv":"", "data_percent":"", "metadata_percent":""},
+    {"lv_name":"volume-t", "lv_size":"1073741824", "lv_tags":"", "lv_attr":"Vwi---tz--",
+     "lv_layout":"thin,sparse", "pool_lv":"thin", "data_percent":"", "metadata_percent":""}
    ]}]}
 """
 
