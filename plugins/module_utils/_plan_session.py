@@ -91,6 +91,7 @@ def _present(want: SessionWish, have: Connection, ground: Ground, world: World, 
     after = _after(want, way, records)
     steps = _claiming(want, way, ground, host) + _recording(have, records, host)
     steps += _clearing(want, have, way, host) + _growing(want, way, host) + _reaching(want, way, host)
+    steps += _linking(way, way.kept.paths(want.lun), host)
     undo = _undoing(want, have, way, ground, host) if steps else ()
     warnings = [f"{want.iqn} is not reached at {portal}: {world[silence(portal)]}" for portal in way.portals if world.get(silence(portal))]
     if want.multipath and not way.mapped:
@@ -264,6 +265,15 @@ def _reaching(want: SessionWish, way: _Way, host: InitiatorHost) -> t.Tuple[Step
         steps += (Step(f"scan for LUN {want.lun} of {want.iqn}", host.scan, (want.iqn, want.lun)),)
     early, late = _mapping(want, way, host)
     return early + steps + late
+
+
+def _linking(way: _Way, paths: t.Tuple[Device, ...], host: InitiatorHost) -> t.Tuple[Step, ...]:
+    """A device without the link by which it is handed over, or with one that leads elsewhere, is of no use to anybody."""
+    above = way.kept.map_of(paths)
+    names = [above.device] if above else [device.name for device in paths]
+    if handed_over(way.kept, paths) or (way.mapped and not above):
+        return ()
+    return tuple(Step(f"have udev look at {name} again", host.announce, (name,)) for name in names if name)
 
 
 def _mapping(want: SessionWish, way: _Way, host: InitiatorHost) -> t.Tuple[t.Tuple[Step, ...], t.Tuple[Step, ...]]:

@@ -61,8 +61,8 @@ def exports(lab: Any) -> Any:
     me = lab.compute.run("sed -n s/^InitiatorName=//p /etc/iscsi/initiatorname.iscsi").strip()
     targets = [
         {
-            "target_iqn": iqn(number), "portals": [{"ip": ip} for ip in addresses(lab)], "luns": [{"path": f"/dev/volumes/ini-{number}", "serial": serial(number), "lun": LUN}],
-            "acls": [{"initiator": me, **chap(number)}],
+            "target_iqn": iqn(number), "portals": [{"ip": ip} for ip in addresses(lab)], "acls": [{"initiator": me, **chap(number)}],
+            "luns": [{"path": f"/dev/volumes/ini-{number}", "serial": serial(number), "lun": LUN}],
         }
         for number in NUMBERS
     ]  # fmt: skip
@@ -94,8 +94,8 @@ def multipath(host: Any) -> Iterator[Any]:
 
 
 def item(lab: Any, number: int, **given: Any) -> Options:
-    wished = {"target_iqn": iqn(number), "lun": LUN, "portals": [{"ip": lab.storage.address}], "serial": serial(number), "wwid": wwid(number), "size_bytes": SIZE}
-    return {**wished, **chap(number), "login_timeout": 5, **given}
+    identity = {"serial": serial(number), "wwid": wwid(number), "size_bytes": SIZE}
+    return {"target_iqn": iqn(number), "lun": LUN, "portals": [{"ip": lab.storage.address}], **identity, **chap(number), "login_timeout": 5, **given}
 
 
 def gone(number: int, **given: Any) -> Options:
@@ -153,7 +153,8 @@ def test_there_and_back_as_foretold(exports: Any, host: Any) -> None:
 def test_many_at_once_and_nobody_elses(exports: Any, host: Any) -> None:
     """A record of someone else that would be logged in by -L all is left alone, to the byte."""
     foreign = f"/etc/iscsi/nodes/iqn.2026-01.org.example:foreign/{exports.storage.address},3260,1"
-    host.run(f"mkdir -p {foreign}; printf 'node.name = iqn.2026-01.org.example:foreign\\nnode.conn[0].address = {exports.storage.address}\\n' > {foreign}/default")
+    text = f"node.name = iqn.2026-01.org.example:foreign\nnode.conn[0].address = {exports.storage.address}\n"
+    host.run(f"mkdir -p {foreign}; cat > {foreign}/default", input=text)
     before = host.run(f"stat -c '%Y %a' {foreign}/default; sha256sum {foreign}/default; iscsiadm -m node | grep foreign")
     results = done(host, [item(exports, number) for number in NUMBERS])
     assert [result["device_path"] for result in results] == [f"/dev/disk/by-id/wwn-0x{wwid(number)[4:]}" for number in NUMBERS]
@@ -201,13 +202,17 @@ def test_each_failure_has_its_words_and_leaves_nothing(exports: Any, host: Any) 
     answer = ask(host, [*bad, item(exports, 5)])
     *failed, good = answer["results"]
     assert [result["failed"] for result in answer["results"]] == [True] * 5 + [False]
-    for result, words in zip(
-        failed,
-        ["or the CHAP username or password is wrong", "shows this host no LUN 7", f"with serial {serial(3)}, not another-volume", f"with size_bytes {SIZE}, not {2 * SIZE}",
-         "the portal answers, but has no such target"],
-    ):  # fmt: skip
+    told = [
+        "or the CHAP username or password is wrong",
+        "shows this host no LUN 7",
+        f"with serial {serial(3)}, not another-volume",
+        f"with size_bytes {SIZE}, not {2 * SIZE}",
+        "the portal answers, but has no such target",
+    ]
+    for result, words in zip(failed, told):
         assert words in result["msg"] and not result.get("device_path")
-    assert good["device_path"] and host.run("ls /etc/iscsi/nodes; ls /sys/class/iscsi_session | wc -l; ls /sys/class/scsi_disk | wc -l").split() == [iqn(5), "1", "1"]
+    there = host.run("ls /etc/iscsi/nodes; ls /sys/class/iscsi_session | wc -l; ls /sys/class/scsi_disk | wc -l").split()
+    assert good["device_path"] and there == [iqn(5), "1", "1"]
 
 
 def test_portals_that_do_not_answer_are_told_in_bounded_time(exports: Any, host: Any) -> None:
@@ -317,7 +322,8 @@ def test_a_map_over_all_portals_and_its_growth(exports: Any, multipath: Any) -> 
         assert grown["size_bytes"] == 2 * SIZE == int(multipath.run(f"blockdev --getsize64 {there['device_path']}"))
         assert not done(multipath, [{**wish, "size_bytes": 2 * SIZE}])[0]["changed"]
         (back,) = done(multipath, [gone(1)])
-        assert [step.split(" ")[0] for step in back["steps"]] == ["have", "flush"] + ["flush", "delete"] * len(there["paths"]) + ["log"] + ["remove"] * len(there["paths"])
+        count = len(there["paths"])
+        assert [step.split(" ")[0] for step in back["steps"]] == ["have", "flush"] + ["flush", "delete"] * count + ["log"] + ["remove"] * count
         assert multipath.run(LEFT) == ""
     finally:
         exports.storage.run("lvreduce -q -f -y -L 32M volumes/ini-1 > /dev/null")

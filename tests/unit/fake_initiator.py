@@ -39,6 +39,7 @@ class FakeInitiator(InitiatorHost):
         self.maps: dict[str, int] = {}  # wwid -> size
         self.holders: dict[str, tuple[Holder, ...]] = {}  # by the name of a device or map
         self.claimed: set[str] = set()
+        self.unlinked: set[str] = set()  # names of block devices that udev has made no links for
         self.made = self.writes = 0
 
     def observe(self) -> dict[Any, Any]:
@@ -50,13 +51,14 @@ class FakeInitiator(InitiatorHost):
 
     def _links(self, device: Device) -> tuple[str, ...]:
         link = wwn_link(device.wwid, False)
-        return (link,) if link else ()
+        return (link,) if link and device.name not in self.unlinked else ()
 
     def _maps(self) -> list[Map]:
         found = []
         for wwid, size in self.maps.items():
             names = frozenset(str(device.name) for device in self.devices.values() if device.wwid == wwid)
-            found.append(Map(wwid, size, "mpath-" + wwid, "dm-0", names, self.holders.get("mpath-" + wwid, ()), (str(wwn_link(wwid, True)),)))
+            links = () if "dm-0" in self.unlinked else (str(wwn_link(wwid, True)),)
+            found.append(Map(wwid, size, "mpath-" + wwid, "dm-0", names, self.holders.get("mpath-" + wwid, ()), links))
         return found
 
     def trace(self) -> str:
@@ -139,6 +141,10 @@ class FakeInitiator(InitiatorHost):
         self.writes += 1
         there = self.devices[device.lun, device.portal]
         self.devices[device.lun, device.portal] = dataclasses.replace(there, size_bytes=self.luns[device.lun].size_bytes)
+
+    def announce(self, name: str) -> None:
+        self.writes += 1
+        self.unlinked.discard(name)
 
     def flush_buffers(self, device: Device) -> None:
         self.writes += 1

@@ -62,13 +62,15 @@ iscsiadm: Could not log into all portals
 Logging in to [iface: default, target: iqn.2026-01.org.example:v9, portal: fd00:77::99,3260]
 """
 
-PAGE_80 = bytes.fromhex("00800025" + "30303030303030312d323232322d343232322d383333332d34343434353535353636363600")
-PAGE_83 = bytes.fromhex(
-    "008300ac" "01030010600140500000001222242228333444450201003" "44c494f2d4f52472046494c45494f3a30303030303030312d323232322d343232322d383333332d"
-    "34343434353535353636363600" "5194000400000001" "5195000400000000" "0106000400000000"
-    "5398002469716e2e323032362d30312e6f72672e6578616d706c653a76312c742c307830303031" "00"
-    "53a8001c69716e2e323032362d30312e6f72672e6578616d706c653a76310000"
-)  # fmt: skip
+# The VPD pages of a LIO disk, as the kernel keeps them.
+PAGE_80 = bytes.fromhex("00800025") + b"00000001-2222-4222-8333-444455556666\0"
+PAGE_83 = bytes.fromhex("008300ac01030010" + "60014050000000122224222833344445" + "02010034") + (
+    b"LIO-ORG FILEIO:00000001-2222-4222-8333-444455556666\0"
+    + bytes.fromhex("51940004000000015195000400000000010600040000000053980024")
+    + b"iqn.2026-01.org.example:v1,t,0x0001\0"
+    + bytes.fromhex("53a8001c")
+    + b"iqn.2026-01.org.example:v1\0\0"
+)
 
 
 # ---- node records ----------------------------------------------------------------------------------------------------
@@ -255,7 +257,8 @@ def kernel(tmp_path: Path) -> Path:
     write(tmp_path, f"{host}/iscsi_session/session3/ifacename", "default")
     write(tmp_path, f"{host}/connection3:0/iscsi_connection/connection3:0/persistent_address", "fd00:77::13")
     write(tmp_path, f"{host}/connection3:0/iscsi_connection/connection3:0/persistent_port", "3261")
-    for name, text in {"state": "running", "type": "0", "wwid": "naa.60014050000000122224222833344445", "block/sdb/size": "2048", "block/sdb/dev": "8:16"}.items():
+    files_of_disk = {"state": "running", "type": "0", "wwid": "naa.60014050000000122224222833344445", "block/sdb/size": "2048", "block/sdb/dev": "8:16"}
+    for name, text in files_of_disk.items():
         write(tmp_path, f"{disk}/{name}", text)
     (tmp_path / disk / "vpd_pg80").write_bytes(PAGE_80)
     write(tmp_path, f"{host}/target7:0:0/7:0:0:0/type", "12")

@@ -108,4 +108,3 @@ def test_a_prediction_names_the_link_that_the_run_returns(multipathd: bool) -> N
 def test_what_is_gone_has_no_device() -> None:
     gone = session_result(wish(**GONE), connected().observe()[IQN], Ground())
     assert gone["device_path"] is None and gone["paths"] == [] and gone["serial"] == IDENTITY["serial"]
-

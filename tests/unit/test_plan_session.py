@@ -114,6 +114,7 @@ DRIFTS: dict[str, Callable[[FakeInitiator], None]] = {
     "a session down": session_down,
     "a session down, in use": lambda host: (session_down(host), held(host)),
     "given up by the kernel": offline,
+    "links lost": lambda host: host.unlinked.update({*("dm-0" for _wwid in host.maps), *(str(device.name) for device in host.devices.values())}),
     "the LUN grown": lambda host: setattr(host.luns[1], "size_bytes", 2 * MIB),
     "open to others": lambda host: host.records.update({k: dataclasses.replace(r, private=False) for k, r in host.records.items()}),
     "a portal down": lambda host: host.dead_portals.update({B: "Connection refused"}) or host.sessions.pop(B, None),
@@ -336,6 +337,17 @@ def test_a_host_that_has_all_needs_no_daemon() -> None:
 
 
 # ---- what is done, and undone ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("multipathd", "name"), [(False, "sd1"), (True, "dm-0")])
+def test_a_device_without_its_link_is_not_taken_for_done(multipathd: bool, name: str) -> None:
+    host = connected(multipathd, portals=(A,))
+    DRIFTS["links lost"](host)
+    planned = plan(host, wish(portals=(A,)))
+    assert [step.name for step in planned.acts] == [f"have udev look at {name} again"]
+    assert not arrived(wish(portals=(A,)), planned.after, host.observe()[IQN], {})
+    run(planned)
+    assert arrived(wish(portals=(A,)), planned.after, host.observe()[IQN], {})
 
 
 def test_a_record_that_others_can_read_is_written_anew() -> None:

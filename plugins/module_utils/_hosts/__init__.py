@@ -132,6 +132,10 @@ class InitiatorHost:
         """Has the kernel look at a device's size again."""
         raise NotImplementedError
 
+    def announce(self, name: str) -> None:
+        """Has udev look at a block device again and make its links."""
+        raise NotImplementedError
+
     def flush_buffers(self, device: Device) -> None:
         """Writes out what the kernel holds back for a device."""
         raise NotImplementedError

@@ -25,7 +25,14 @@ def run(words: t.Sequence[str], timeout: float, before: t.Optional[t.Callable[[]
     environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"}
     try:
         done = subprocess.run(
-            list(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False, env=environment, preexec_fn=before
+            list(words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+            env=environment,
+            preexec_fn=before,
         )
     except FileNotFoundError as error:
         raise Unavailable(f"{words[0]} is not installed on this host") from error

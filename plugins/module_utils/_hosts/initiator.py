@@ -135,6 +135,9 @@ class OpenIscsiHost(InitiatorHost):
     def rescan(self, device: Device) -> None:
         self.sysfs.rescan(device)
 
+    def announce(self, name: str) -> None:
+        self.sysfs.announce(name)
+
     def flush_buffers(self, device: Device) -> None:
         self.sysfs.flush_buffers(device)
 
@@ -154,7 +157,8 @@ class OpenIscsiHost(InitiatorHost):
             self.sysfs.delete(device)
 
     def _refuse_held(self, iqn: str, lun: int, have: Connection, paths: t.Sequence[Device]) -> None:
-        holders = ", ".join(map(str, have.holders(paths)))
+        """A process that looks at a device which was handed to nobody is no holder, it only came to see what is new."""
+        holders = ", ".join(str(holder) for holder in have.holders(paths) if holder.kind != "process")
         if holders:
             raise Refused(f"LUN {lun} of {iqn} is in use by {holders}")
 

@@ -247,6 +247,9 @@ class Sysfs:
     def rescan(self, device: Device) -> None:
         self._write(f"/sys/class/scsi_device/{device.hctl}/device/rescan", "1", f"look at the size of {device.name} again")
 
+    def announce(self, name: str) -> None:
+        self._write(f"/sys/class/block/{name}/uevent", "change", f"have udev look at {name} again")
+
     def delete(self, device: Device) -> None:
         self._write(f"/sys/class/scsi_device/{device.hctl}/device/delete", "1", f"delete the SCSI device {device.hctl}")
 
@@ -261,7 +264,8 @@ class Sysfs:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise Failed(f"the buffers of {device.name} can't be flushed: {os.strerror(error.errno or 0)}; what was written may be lost, look at the kernel log") from error
+            why = os.strerror(error.errno or 0)
+            raise Failed(f"the buffers of {device.name} can't be flushed: {why}; what was written may be lost, look at the kernel log") from error
 
     # ---- files
 

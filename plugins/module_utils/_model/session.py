@@ -38,11 +38,6 @@ def portal_at(address: str, port: t.Any) -> Portal:
     return Portal(str(ipaddress.ip_address(address.strip("[]"))), int(port))
 
 
-def _seen(**more: t.Any) -> t.Any:
-    """A field that is seen and shown, but never planned."""
-    return dataclasses.field(compare=False, **more)
-
-
 @dataclasses.dataclass(frozen=True)
 class NodeRecord:
     """How the host logs in at one portal. None is what the record leaves to the host's defaults.
@@ -63,17 +58,17 @@ class NodeRecord:
     login_retries: t.Optional[int] = None
     replacement_timeout: t.Optional[int] = None
     private: bool = True
-    tpgt: int = _seen(default=1)
-    rest: t.Tuple[t.Tuple[str, str], ...] = _seen(default=(), metadata={"hidden": True})
+    tpgt: int = dataclasses.field(compare=False, default=1)
+    rest: t.Tuple[t.Tuple[str, str], ...] = dataclasses.field(compare=False, default=(), metadata={"hidden": True})
 
 
 @dataclasses.dataclass(frozen=True)
 class Session:
     portal: Portal
     iface: str = DEFAULT_IFACE
-    state: str = _seen(default=LOGGED_IN)
-    sid: int = _seen(default=0, metadata={"hidden": True})
-    host: int = _seen(default=0, metadata={"hidden": True})
+    state: str = dataclasses.field(compare=False, default=LOGGED_IN)
+    sid: int = dataclasses.field(compare=False, default=0, metadata={"hidden": True})
+    host: int = dataclasses.field(compare=False, default=0, metadata={"hidden": True})
 
     @property
     def alive(self) -> bool:
@@ -103,11 +98,11 @@ class Device:
     serial: t.Optional[str] = None
     wwid: t.Optional[str] = None
     size_bytes: t.Optional[int] = None
-    name: t.Optional[str] = _seen(default=None)
-    hctl: t.Optional[str] = _seen(default=None)
-    state: str = _seen(default=RUNNING)
-    holders: t.Tuple[Holder, ...] = _seen(default=(), metadata={"hidden": True})
-    links: t.Tuple[str, ...] = _seen(default=(), metadata={"hidden": True})
+    name: t.Optional[str] = dataclasses.field(compare=False, default=None)
+    hctl: t.Optional[str] = dataclasses.field(compare=False, default=None)
+    state: str = dataclasses.field(compare=False, default=RUNNING)
+    holders: t.Tuple[Holder, ...] = dataclasses.field(compare=False, default=(), metadata={"hidden": True})
+    links: t.Tuple[str, ...] = dataclasses.field(compare=False, default=(), metadata={"hidden": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,11 +111,11 @@ class Map:
 
     wwid: str
     size_bytes: t.Optional[int] = None
-    name: t.Optional[str] = _seen(default=None)
-    device: t.Optional[str] = _seen(default=None)
-    devices: t.FrozenSet[str] = _seen(default=frozenset())
-    holders: t.Tuple[Holder, ...] = _seen(default=(), metadata={"hidden": True})
-    links: t.Tuple[str, ...] = _seen(default=(), metadata={"hidden": True})
+    name: t.Optional[str] = dataclasses.field(compare=False, default=None)
+    device: t.Optional[str] = dataclasses.field(compare=False, default=None)
+    devices: t.FrozenSet[str] = dataclasses.field(compare=False, default=frozenset())
+    holders: t.Tuple[Holder, ...] = dataclasses.field(compare=False, default=(), metadata={"hidden": True})
+    links: t.Tuple[str, ...] = dataclasses.field(compare=False, default=(), metadata={"hidden": True})
 
 
 @dataclasses.dataclass(frozen=True)
