@@ -98,7 +98,8 @@ def steps() -> list[Step]:
 
 
 def molecule(name: str, about: str, scenario: str, lab: bool = False) -> Step:
-    return Step(name, about, [BIN / "molecule", "test", "--scenario-name", scenario], 1500 if lab else 900, never=("Missing playbook", "no hosts matched"), lab=lab)
+    command = [BIN / "molecule", "test", "--scenario-name", scenario]
+    return Step(name, about, command, 1500 if lab else 900, never=("Missing playbook", "no hosts matched"), lab=lab)
 
 
 def pytest(name: str, about: str, *places: str, timeout: int = 600, lab: bool = False) -> Step:

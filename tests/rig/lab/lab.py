@@ -67,11 +67,11 @@ class Lab(Plays):
 
     def start(self, keep: bool = False) -> None:
         """Starts it from the snapshot. Unless it is to be kept, it belongs to the thread that calls this, and ends with it at the latest."""
+        self._refuse_to_take_over()  # at once: it may take a while until others have started theirs
         with locked("labs"):
             end_orphans()
-            if self.directory.exists():
-                self._refuse_to_take_over()
-                self.stop()
+            self._refuse_to_take_over()
+            self.stop()
             ready = snapshot()
             self.directory.mkdir(parents=True)
             self._write_state({

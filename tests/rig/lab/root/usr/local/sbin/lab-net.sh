@@ -7,7 +7,8 @@
 #   lab.name=storage-1 lab.addresses=10.77.0.11/24,fd77::11/64
 
 set -eu
-for word in $(cat /proc/cmdline); do
+read -r words </proc/cmdline
+for word in $words; do
     case $word in
     lab.name=*) name=${word#*=} ;;
     lab.addresses=*) addresses=${word#*=} ;;
