@@ -198,8 +198,9 @@ def _picked(attachment: Attachment, step: str, result: Mapping[str, Any], answer
         mine = next(lun for lun in result["luns"] if lun["serial"] == attachment["volume_id"])
         return {"portals": result["portals"], "lun": mine["lun"], "wwid": mine["wwid"]}
     if step == "acl":
-        mine = (attachment["target_iqn"], attachment["connector"]["initiator"])
-        return {"auth": next((c for c in answer.get("credentials") or [] if (c["target_iqn"], c["initiator"]) == mine), {})}
+        # names are compared as RFC 3722 folds them: LIO tells them in lower case
+        mine = (attachment["target_iqn"], attachment["connector"]["initiator"].lower())
+        return {"auth": next((c for c in answer.get("credentials") or [] if (c["target_iqn"], c["initiator"].lower()) == mine), {})}
     return {}
 
 

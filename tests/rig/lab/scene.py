@@ -42,7 +42,7 @@ def leftovers(lab: Any) -> dict[str, Any]:
     saved = lab.storage.run("cat /etc/rtslib-fb-target/saveconfig.json 2>/dev/null || echo '{}'")
     found = {
         "targets": names(lab.storage, "ls -d /sys/kernel/config/target/iscsi/iqn.* 2>/dev/null | xargs -rn1 basename"),
-        "backstores": names(lab.storage, "ls -d /sys/kernel/config/target/core/*_*/volume-* 2>/dev/null | xargs -rn1 basename"),
+        "backstores": names(lab.storage, "ls -d /sys/kernel/config/target/core/*_*/*/ 2>/dev/null | xargs -rn1 basename"),
         "saved": sorted(target["wwn"] for target in json.loads(saved).get("targets", [])),
     }
     for name, host in (("compute", lab.compute), ("compute2", lab.compute2)):
