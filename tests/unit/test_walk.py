@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.stackless.block.plugins.plugin_utils import _walk
 
-CONNECTOR = {"ip": "192.0.2.7", "initiator": "iqn.2026-01.org.example:c1"}
+CONNECTOR = {"ip": "192.0.2.7", "initiator": "iqn.2026-01.org.example:C1"}
 COMPUTE = {
     "c1": {"connector": CONNECTOR, "domains": [{"name": "web-1"}, {"name": "web-2"}]},
     "c2": {"connector": {**CONNECTOR, "initiator": "iqn.2026-01.org.example:c2"}, "domains": [{"name": "web-10"}]},
@@ -34,7 +34,7 @@ def admitted(transport="qemu"):
     shown = {"portals": [{"ip": "192.0.2.1", "port": 3260}], "luns": luns}
     exported = {"target_iqn": "iqn.2026-01.org.example:volume-v1", **shown, "changed": True, "steps": ["export"]}
     door = {"target_iqn": exported["target_iqn"], "initiator": CONNECTOR["initiator"], "username": "u", "password": "p"}
-    doors = [{**door, "initiator": "iqn.x:other", "username": "no"}, {**door, "target_iqn": "iqn.x:t", "username": "no"}, door]
+    doors = [{**door, "initiator": "iqn.x:other", "username": "no"}, {**door, "target_iqn": "iqn.x:t", "username": "no"}, {**door, "initiator": door["initiator"].lower()}]
     after = _walk.merge(reserved(place({**WISH, "transport": transport})), "export", {"s1": {"results": [exported]}})
     return _walk.merge(after, "acl", {"s1": {"results": [exported], "credentials": doors}})
 
