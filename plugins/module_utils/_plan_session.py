@@ -113,17 +113,23 @@ def _stale(want: SessionWish, have: Connection) -> t.Tuple[Device, ...]:
     """The devices in this LUN's place that are another volume's, or that the kernel gave up; refused while someone holds one."""
     found = []
     for device in have.paths(want.lun):
-        other = [name for name in ("serial", "wwid") if getattr(want, name) is not None and getattr(want, name) != getattr(device, name)]
+        wrong = _wrong(want, device)
         holders = ", ".join(map(str, have.holders((device,))))
-        if other and holders:
-            told = ", ".join(f"{name} {getattr(device, name)}, not {getattr(want, name)}" for name in other)
+        if wrong and holders:
             raise Conflict(
-                f"in the place of {want.title} is {device.name} with {told}, and it is in use by {holders}; "
+                f"in the place of {want.title} is {device.name} with {wrong}, and it is in use by {holders}; "
                 "find out who that volume belongs to and let it go there, or correct the wish"
             )
-        if other or (device.state == "offline" and not holders):
+        if wrong or (device.state == "offline" and not holders):
             found.append(device)
     return tuple(found)
+
+
+def _wrong(want: SessionWish, device: Device) -> str:
+    """What shows that a device is not the wished volume, or that its users take it for another one; empty when it is right."""
+    other = [name for name in ("serial", "wwid") if getattr(want, name) not in (None, getattr(device, name))]
+    told = ", ".join(f"{name} {getattr(device, name)}, not {getattr(want, name)}" for name in other)
+    return told or ("another volume than when it was found" if device.exchanged else "")
 
 
 def _dead(want: SessionWish, have: Connection) -> Portals:

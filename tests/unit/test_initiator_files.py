@@ -16,7 +16,8 @@ import pytest
 
 from ansible_collections.stackless.block.plugins.module_utils._hosts import iscsiadm as files
 from ansible_collections.stackless.block.plugins.module_utils._hosts.command import Said, run
-from ansible_collections.stackless.block.plugins.module_utils._hosts.inquiry import parse_serial, parse_wwid
+from ansible_collections.stackless.block.plugins.module_utils._hosts import sysfs
+from ansible_collections.stackless.block.plugins.module_utils._hosts.inquiry import Identity, parse_serial, parse_wwid
 from ansible_collections.stackless.block.plugins.module_utils._hosts.iscsiadm import Iscsiadm, meaning, parse_failures, parse_record, record_text, silences
 from ansible_collections.stackless.block.plugins.module_utils._hosts.multipath import parse_wwids
 from ansible_collections.stackless.block.plugins.module_utils._hosts.sysfs import Sysfs, parse_domain
@@ -290,6 +291,13 @@ def test_sessions_and_disks_are_seen_in_sys(kernel: Path) -> None:
     assert device == Device(1, SIX, "00000001-2222-4222-8333-444455556666", "naa.60014050000000122224222833344445", 1 << 20)
     assert (device.name, device.hctl, device.links) == ("sdb", "7:0:0:1", ("/dev/disk/by-id/wwn-0x60014050000000122224222833344445",))
     assert device.holders == (Holder("device", "secret-crypt"), Holder("mount", "/mnt/x"))
+
+
+@pytest.mark.parametrize(("told", "exchanged"), [(None, False), (("other", None), True), (("00000001-2222-4222-8333-444455556666",) * 2, True)])
+def test_a_disk_is_what_it_says_itself(kernel: Path, monkeypatch: pytest.MonkeyPatch, told: Any, exchanged: bool) -> None:
+    monkeypatch.setattr(sysfs, "identity", lambda path: told and Identity(*told))
+    (device,) = Sysfs(str(kernel)).connections({IQN}, closely=True)[IQN].devices
+    assert device.exchanged is exchanged and (told is None or device.serial == told[0])
 
 
 def test_other_targets_are_not_looked_at(kernel: Path) -> None:

@@ -111,7 +111,9 @@ class Sysfs:
     def _asked(self, device: Device) -> Device:
         """The device as it says it is now, if it answers."""
         told = identity(f"{self.root}/dev/{device.name}") if device.name and device.state == RUNNING else None
-        return dataclasses.replace(device, serial=told.serial, wwid=told.wwid or device.wwid) if told else device
+        if told is None or told == (device.serial, device.wwid):
+            return device
+        return dataclasses.replace(device, serial=told.serial, wwid=told.wwid or device.wwid, exchanged=True)
 
     def _maps(self) -> t.List[Map]:
         found = []
