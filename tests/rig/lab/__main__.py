@@ -75,7 +75,7 @@ def reset(lab: Lab, _words: list[str]) -> None:
 
 def ssh(lab: Lab, words: list[str]) -> int:
     lab.find()
-    return subprocess.run(["ssh", "-F", str(lab.directory / "ssh_config"), *words], check=False).returncode
+    return subprocess.run(["ssh", "-F", str(lab.ssh_config), *words], check=False).returncode
 
 
 def status(_lab: Lab, _words: list[str]) -> None:

@@ -63,6 +63,10 @@ class Lab(Plays):
     def inventory(self) -> Path:
         return self.directory / "hosts.yml"
 
+    @property
+    def ssh_config(self) -> Path:
+        return self.directory / "ssh_config"
+
     # ---- its life
 
     def start(self, keep: bool = False) -> None:
@@ -80,6 +84,9 @@ class Lab(Plays):
             })  # fmt: skip
             forget_unused()
         self._open()
+        write_ssh_config(self.ssh_config, [host.machine for host in self.hosts])
+        # JSON is YAML, and needs no library
+        self.inventory.write_text(json.dumps(inventory(self.ssh_config), indent=2) + "\n")
         self.reset()
 
     def find(self) -> Lab:
@@ -128,10 +135,7 @@ class Lab(Plays):
         for machine in machines:
             found = state["processes"].get(machine.role.name)
             machine.process = tuple(found) if found else None
-        config = write_ssh_config(self.directory / "ssh_config", machines)
-        self.hosts = [Host(machine, config) for machine in machines]
-        # JSON is YAML, and needs no library
-        self.inventory.write_text(json.dumps(inventory(config), indent=2) + "\n")
+        self.hosts = [Host(machine, self.ssh_config) for machine in machines]
 
     def _state(self) -> dict[str, Any]:
         path = self.directory / "state.json"
