@@ -6,6 +6,14 @@
 
 from __future__ import annotations
 
-from tests.lab.conftest import lab, one_lab
+import pytest
 
-__all__ = ["lab", "one_lab"]
+from tests.lab.conftest import lab, one_lab, pytest_configure
+
+__all__ = ["lab", "one_lab", "pytest_configure"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/campaign/" in item.nodeid:
+            item.add_marker(pytest.mark.long)

@@ -321,6 +321,7 @@ def ends(host: Any, before: list[Options], item: Options, first: int, stride: in
 KILLED = {"made": ("all that there is", 1, 5), "shrunk": ("purge", 2, 4), "rotated": ("rotate", 2, 1), "withdrawn": ("and gone", 2, 3)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", KILLED)
 def test_killed_between_any_two_writes_it_ends_the_same(storage: Any, case: str) -> None:
     name, parts, stride = KILLED[case]
@@ -612,6 +613,7 @@ def test_a_host_without_rtslib_is_told_which_package_is_missing(storage: Any, wi
 # ---- many, and secret
 
 
+@pytest.mark.long
 def test_twenty_targets_cost_one_save_and_little_more_than_their_share(storage: Any, wish: Options) -> None:
     storage.run("for n in $(seq 40); do truncate -s 1M /srv/lio-$n; done")
 
@@ -637,6 +639,7 @@ def test_twenty_targets_cost_one_save_and_little_more_than_their_share(storage: 
     assert_saved(storage, targets=0, stores=0)
 
 
+@pytest.mark.long
 def test_secrets_are_in_no_command_line_result_or_readable_file(storage: Any, wish: Options) -> None:
     wish["acls"][0].update(username="someone", password=SECRET, mutual_username="target", mutual_password=TARGETS_SECRET)
     watcher = "( timeout 40 sh -c 'while test ! -e /tmp/stop; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr \"\\0\" \" \"; done' > /tmp/seen ) >/dev/null 2>&1 &"

@@ -55,3 +55,5 @@ def pytest_make_collect_report(collector):
 def pytest_terminal_summary(terminalreporter):
     for report in terminalreporter.stats.get("skipped", []):
         terminalreporter.write_line(f"{NOT_RUN}{report.nodeid}: {_reason(report.nodeid)}")
+    for item in terminalreporter.stats.get("deselected", []):
+        terminalreporter.write_line(f"{NOT_RUN}{item.nodeid}: too long, `make campaign` runs it")
