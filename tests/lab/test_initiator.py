@@ -139,7 +139,7 @@ def test_there_and_back_as_foretold(exports: Any, host: Any) -> None:
     (there,) = done(host, wish)
     assert stable(there) == stable(foretold) and there["device_path"] == f"/dev/disk/by-id/wwn-0x{wwid(1)[4:]}"
     assert there["by_path"] == [f"/dev/disk/by-path/ip-{exports.storage.address}:3260-iscsi-{iqn(1)}-lun-{LUN}"]
-    assert host.run(f"find /etc/iscsi/nodes -mindepth 1 -printf '%m '").split() == ["700", "700", "600"]
+    assert host.run("find /etc/iscsi/nodes -mindepth 1 -printf '%m '").split() == ["700", "700", "600"]
     assert not done(host, wish)[0]["changed"] and not done(host, wish, check=True)[0]["changed"]
     host.run(f"printf 'written on the compute host' | dd of={there['device_path']} bs=512 conv=sync,fsync status=none")
     assert exports.storage.run("head -c 27 /dev/volumes/ini-1") == "written on the compute host"

@@ -14,6 +14,7 @@ VOLUMES = [{"name": "kept", "size_gib": 1}, {"name": "given-back", "size_gib": 1
 KEPT = {"volume": "kept", "instance": "guest-1"}
 GIVEN_BACK = {"volume": "given-back", "instance": "web-2", "bus": "scsi"}
 
+
 def test_a_storage_host_restarts_under_a_writing_guest(lab):
     good(lab.play("attach", volumes=VOLUMES, attachments=[KEPT, GIVEN_BACK]))
     kept = volume(lab, "kept")

@@ -34,7 +34,8 @@ def admitted(transport="qemu"):
     shown = {"portals": [{"ip": "192.0.2.1", "port": 3260}], "luns": luns}
     exported = {"target_iqn": "iqn.2026-01.org.example:volume-v1", **shown, "changed": True, "steps": ["export"]}
     door = {"target_iqn": exported["target_iqn"], "initiator": CONNECTOR["initiator"], "username": "u", "password": "p"}
-    doors = [{**door, "initiator": "iqn.x:other", "username": "no"}, {**door, "target_iqn": "iqn.x:t", "username": "no"}, {**door, "initiator": door["initiator"].lower()}]
+    folded = {**door, "initiator": door["initiator"].lower()}
+    doors = [{**door, "initiator": "iqn.x:other", "username": "no"}, {**door, "target_iqn": "iqn.x:t", "username": "no"}, folded]
     after = _walk.merge(reserved(place({**WISH, "transport": transport})), "export", {"s1": {"results": [exported]}})
     return _walk.merge(after, "acl", {"s1": {"results": [exported], "credentials": doors}})
 
