@@ -7,6 +7,10 @@
 
 set -euo pipefail
 modprobe -a iscsi_tcp dm_multipath dm_service_time sd_mod
-systemctl -q enable --now iscsid.socket open-iscsi.service
-systemctl -q enable --now libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd.service virtlogd.socket
+# systemd knows these units already; to make it read all of them again takes an emulated machine too long
+units="iscsid.socket open-iscsi.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd.service virtlogd.socket"
+# shellcheck disable=SC2086  # several names
+systemctl -q --no-reload enable $units
+# shellcheck disable=SC2086
+systemctl start $units
 virsh -q domcapabilities --virttype qemu >/dev/null

@@ -9,5 +9,6 @@ set -euo pipefail
 modprobe -a dm_mod dm_thin_pool target_core_mod target_core_iblock target_core_file iscsi_target_mod
 vgcreate -q -q volumes /dev/vdb
 lvcreate -q -q -y --type thin-pool -L 3G -n thin volumes
-systemctl -q enable --now rtslib-fb-targetctl.service
+systemctl -q --no-reload enable rtslib-fb-targetctl.service
+systemctl start rtslib-fb-targetctl.service
 targetctl restore >/dev/null 2>&1 || true
