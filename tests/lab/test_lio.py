@@ -217,6 +217,7 @@ def told_by(fake: FakeLio, options: Options, monkeypatch: pytest.MonkeyPatch) ->
     return [step.name for step in plan.steps], as_data(state)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STORIES)
 def test_the_fake_tells_the_same_story(storage: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeLio(SIZES)
