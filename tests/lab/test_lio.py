@@ -17,6 +17,8 @@ from ansible_collections.stackless.block.plugins.module_utils._model.data import
 from tests.rig.fake_targets import FakeLio
 from tests.rig.lab.payload import PLACE, payload
 
+pytestmark = pytest.mark.long  # `make test` meets all this in the walk
+
 IQN = "iqn.2026-01.org.example:volume-1"
 SERIAL = "0b5e7a1c-2222-4222-8333-444455556666"
 WWID = "naa.60014050b5e7a1c22224222833344445"
@@ -217,7 +219,6 @@ def told_by(fake: FakeLio, options: Options, monkeypatch: pytest.MonkeyPatch) ->
     return [step.name for step in plan.steps], as_data(state)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", STORIES)
 def test_the_fake_tells_the_same_story(storage: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeLio(SIZES)
@@ -322,7 +323,6 @@ def ends(host: Any, before: list[Options], item: Options, first: int, stride: in
 KILLED = {"made": ("all that there is", 1, 5), "shrunk": ("purge", 2, 4), "rotated": ("rotate", 2, 1), "withdrawn": ("and gone", 2, 3)}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("case", KILLED)
 def test_killed_between_any_two_writes_it_ends_the_same(storage: Any, case: str) -> None:
     name, parts, stride = KILLED[case]
@@ -614,7 +614,6 @@ def test_a_host_without_rtslib_is_told_which_package_is_missing(storage: Any, wi
 # ---- many, and secret
 
 
-@pytest.mark.long
 def test_twenty_targets_cost_one_save_and_little_more_than_their_share(storage: Any, wish: Options) -> None:
     storage.run("for n in $(seq 40); do truncate -s 1M /srv/lio-$n; done")
 
@@ -640,7 +639,6 @@ def test_twenty_targets_cost_one_save_and_little_more_than_their_share(storage: 
     assert_saved(storage, targets=0, stores=0)
 
 
-@pytest.mark.long
 def test_secrets_are_in_no_command_line_result_or_readable_file(storage: Any, wish: Options) -> None:
     wish["acls"][0].update(username="someone", password=SECRET, mutual_username="target", mutual_password=TARGETS_SECRET)
     watcher = "( timeout 40 sh -c 'while test ! -e /tmp/stop; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr \"\\0\" \" \"; done' > /tmp/seen ) >/dev/null 2>&1 &"

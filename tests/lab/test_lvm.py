@@ -12,6 +12,8 @@ import pytest
 
 from tests.rig.lab.payload import PLACE, payload
 
+pytestmark = pytest.mark.long  # `make test` meets all this in the walk
+
 GIB = 1 << 30
 BACKEND = {"driver": "lvm", "pool": "volumes", "thin_pool": "thin"}
 
