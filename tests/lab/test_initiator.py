@@ -404,6 +404,7 @@ def killed(host: Any, items: list[Options], after: int) -> None:
     assert status.strip() == "137", "it came to its end before it could be killed: " + host.run("cat /tmp/said")
 
 
+@pytest.mark.long
 def test_killed_after_every_step_the_next_run_finishes(exports: Any, multipath: Any) -> None:
     wish = [item(exports, 1, portals=everywhere(exports)[:2])]
     steps = len(done(multipath, wish, check=True)[0]["steps"])
