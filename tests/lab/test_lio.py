@@ -17,7 +17,7 @@ from ansible_collections.stackless.block.plugins.module_utils._model.data import
 from tests.rig.fake_targets import FakeLio
 from tests.rig.lab.payload import PLACE, payload
 
-pytestmark = pytest.mark.long  # `make test` meets all this in the walk
+pytestmark = pytest.mark.long  # the walk in `make test` meets only a part of this
 
 IQN = "iqn.2026-01.org.example:volume-1"
 SERIAL = "0b5e7a1c-2222-4222-8333-444455556666"

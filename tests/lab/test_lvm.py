@@ -12,7 +12,7 @@ import pytest
 
 from tests.rig.lab.payload import PLACE, payload
 
-pytestmark = pytest.mark.long  # `make test` meets all this in the walk
+pytestmark = pytest.mark.long  # the walk in `make test` meets only a part of this
 
 GIB = 1 << 30
 BACKEND = {"driver": "lvm", "pool": "volumes", "thin_pool": "thin"}
