@@ -15,33 +15,15 @@ import pytest
 from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Invalid, NotFound, Refused, StorageError
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
 from ansible_collections.stackless.block.plugins.module_utils._model.target import Acl, Lun, Portal, Session, lacking
-from ansible_collections.stackless.block.plugins.module_utils._plan_target import AclWish, LunWish, TargetWish, plan_target
-from ansible_collections.stackless.block.plugins.module_utils._reconcile import Plan
-from ansible_collections.stackless.block.plugins.module_utils._targets import Look, LunLook
+from ansible_collections.stackless.block.plugins.module_utils._plan_target import LunWish, TargetWish, plan_target
+from ansible_collections.stackless.block.plugins.module_utils._targets import Look
 from tests.rig.fake_targets import FakeLio
-from tests.unit.laws import Subject, hold
+from tests.unit.target_case import A, B, IQN, MIB, acl, given, laws_hold, more_than_refusals, names, plan, refused, run, starts_from, wish
 
-IQN, OTHER = "iqn.2026-01.org.example:volume-1", "iqn.2026-01.org.example:volume-10"
-A, B, STRANGER = "iqn.1993-08.org.debian:01:a", "iqn.1993-08.org.debian:01:b", "iqn.1991-05.com.microsoft:stranger"
+STRANGER = "iqn.1991-05.com.microsoft:stranger"
 DATA, MORE, FILE = "/dev/volumes/volume-1", "/dev/volumes/volume-2", "/srv/volume-3"
-MIB = 1 << 20
 PORTAL, SECOND, SIXTH = Portal("192.0.2.10"), Portal("198.51.100.10", 3261), Portal("2001:db8::10")
 DEPTH = (("default_cmdsn_depth", "128"),)
-
-
-def acl(initiator: str, **wish: Any) -> AclWish:
-    tail = initiator[-1]
-    return AclWish(initiator, fresh=(f"fresh-{tail}", Secret(f"made for {tail}")), **wish)
-
-
-def given(initiator: str, username: str, password: str, mutual: str | None = None, **wish: Any) -> AclWish:
-    pair = {"mutual_username": "target", "mutual_password": Secret(mutual)} if mutual else {}
-    return acl(initiator, chap="given", username=username, password=Secret(password), **pair, **wish)
-
-
-def wish(**parts: Any) -> TargetWish:
-    return TargetWish(IQN, **parts)
-
 
 WISHES = {
     "nothing but the target": wish(),
@@ -111,25 +93,6 @@ DRIFTS: dict[str, Callable[[FakeLio], None]] = {
 FORGOTTEN = ("no discard, an attribute", "never saved")
 
 
-def look_of(want: TargetWish) -> Look:
-    luns = tuple(LunLook(lun.lun, lun.path, lun.serial, frozenset(dict(lun.attributes))) for lun in want.luns if lun.attributes)
-    paths = frozenset(lun.path for lun in want.luns if lun.path)
-    return Look(want.iqn, want.portals, paths, frozenset(a.initiator for a in want.acls), frozenset(dict(want.attributes)), luns)
-
-
-def plan(fake: FakeLio, want: TargetWish) -> Plan:
-    return plan_target(want, fake.observe([look_of(want)]), fake)
-
-
-def run(steps: Any) -> None:
-    for step in steps:
-        step.act(*step.args)
-
-
-def names(planned: Plan) -> list[str]:
-    return [step.name for step in planned.steps]
-
-
 def empty() -> FakeLio:
     return FakeLio({DATA: MIB, MORE: 2 * MIB, FILE: 4 * MIB})
 
@@ -140,41 +103,17 @@ def ready(name: str = "one LUN, one initiator") -> FakeLio:
     return fake
 
 
-def starts() -> list[Any]:
-    found = [pytest.param(empty(), id="nothing")]
-    for name, want in WISHES.items():
-        for drift, befall in DRIFTS.items() if want.present else ():
-            if (name, drift) == FORGOTTEN:
-                continue
-            fake = ready(name)
-            befall(fake)
-            found.append(pytest.param(fake, id=f"{name}, {drift}"))
-    return found
+STARTS = starts_from(empty, WISHES, DRIFTS, without=[FORGOTTEN])
 
 
-@pytest.mark.parametrize("start", starts())
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("want", WISHES.values(), ids=WISHES)
 def test_laws(start: FakeLio, want: TargetWish) -> None:
-    hold(
-        Subject(
-            make=lambda: copy.deepcopy(start),
-            observe=lambda fake: fake.observe([look_of(want)]),
-            plan=lambda fake, world: plan_target(want, world, fake),
-            trace=FakeLio.snapshot,
-        )
-    )
+    laws_hold(start, want)
 
 
 def test_the_laws_are_tried_on_more_than_refusals() -> None:
-    planned = [attempt(param.values[0], want) for param in starts() for want in WISHES.values()]
-    assert sum(plan is not None for plan in planned) > 0.8 * len(planned)
-
-
-def attempt(fake: FakeLio, want: TargetWish) -> Plan | None:
-    try:
-        return plan(fake, want)
-    except StorageError:
-        return None
+    assert more_than_refusals(STARTS, WISHES)
 
 
 def test_the_way_in_opens_the_doors_last_and_saves_after_all() -> None:
@@ -299,9 +238,4 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("start", "want", "kind", "words"), [case[1:] for case in REFUSALS], ids=[case[0] for case in REFUSALS])
 def test_refusals(start: Callable[[], FakeLio], want: TargetWish, kind: type[StorageError], words: str) -> None:
-    fake = start()
-    before = fake.snapshot()
-    with pytest.raises(kind) as caught:
-        plan(fake, want)
-    assert words in str(caught.value)
-    assert fake.snapshot() == before
+    refused(start(), want, kind, words)

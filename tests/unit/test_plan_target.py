@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 
@@ -16,31 +16,14 @@ from ansible_collections.stackless.block.plugins.module_utils._errors import Con
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret, as_data, secrets_in
 from ansible_collections.stackless.block.plugins.module_utils._model.target import Lun, Portal, Session, own_serial
 from ansible_collections.stackless.block.plugins.module_utils._plan_target import AclWish, LunWish, TargetWish, plan_target
-from ansible_collections.stackless.block.plugins.module_utils._reconcile import Plan
-from ansible_collections.stackless.block.plugins.module_utils._targets import Look
 from tests.rig.fake_targets import Daemon, FakeTargets
-from tests.unit.laws import Subject, hold
+from tests.unit.target_case import (
+    A, B, IQN, MIB, OTHER,
+    acl, attempt, given, laws_hold, look_of, more_than_refusals, names, plan, refused, run, starts_from, wish,
+)  # fmt: skip
 
-IQN, OTHER = "iqn.2026-01.org.example:volume-1", "iqn.2026-01.org.example:volume-10"
-A, B = "iqn.1993-08.org.debian:01:a", "iqn.1993-08.org.debian:01:b"
 DATA, MORE = "/srv/volume-1", "/srv/volume-2"
-MIB = 1 << 20
 PORTAL, SECOND = Portal("127.0.0.1", 3260), Portal("127.0.0.2", 3261)
-
-
-def acl(initiator: str, **wish: Any) -> AclWish:
-    tail = initiator[-1]
-    return AclWish(initiator, fresh=(f"fresh-{tail}", Secret(f"made for {tail}")), **wish)
-
-
-def given(initiator: str, username: str, password: str, mutual: str | None = None) -> AclWish:
-    pair = {"mutual_username": "target", "mutual_password": Secret(mutual)} if mutual else {}
-    return acl(initiator, chap="given", username=username, password=Secret(password), **pair)
-
-
-def wish(**parts: Any) -> TargetWish:
-    return TargetWish(IQN, **parts)
-
 
 WISHES = {
     "nothing but the target": wish(),
@@ -103,62 +86,24 @@ DRIFTS: dict[str, Callable[[FakeTargets], None]] = {
 }
 
 
-def look_of(want: TargetWish) -> Look:
-    return Look(want.iqn, want.portals, frozenset(lun.path for lun in want.luns if lun.path), frozenset(a.initiator for a in want.acls))
-
-
-def plan(fake: FakeTargets, want: TargetWish) -> Plan:
-    return plan_target(want, fake.observe([look_of(want)]), fake)
-
-
-def run(steps: Any) -> None:
-    for step in steps:
-        step.act(*step.args)
-
-
 def empty() -> FakeTargets:
     return FakeTargets({DATA: MIB, MORE: 2 * MIB})
 
 
-def starts() -> list[Any]:
-    """Worlds as wishes leave them, with every drift that can befall them, and one world with nothing."""
-    found = [pytest.param(empty(), id="nothing")]
-    for name, want in WISHES.items():
-        if want.present:
-            for drift, befall in DRIFTS.items():
-                fake = empty()
-                run(plan(fake, want).steps)
-                befall(fake)
-                found.append(pytest.param(fake, id=f"{name}, {drift}"))
-    return found
+STARTS = starts_from(empty, WISHES, DRIFTS)
 
 
-@pytest.mark.parametrize("start", starts())
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("want", WISHES.values(), ids=WISHES)
 def test_laws(start: FakeTargets, want: TargetWish) -> None:
-    hold(
-        Subject(
-            make=lambda: copy.deepcopy(start),
-            observe=lambda fake: fake.observe([look_of(want)]),
-            plan=lambda fake, world: plan_target(want, world, fake),
-            trace=FakeTargets.snapshot,
-        )
-    )
+    laws_hold(start, want)
 
 
 def test_the_laws_are_tried_on_more_than_refusals() -> None:
-    planned = [attempt(param.values[0], want) for param in starts() for want in WISHES.values()]
-    assert sum(plan is not None for plan in planned) > 0.8 * len(planned)
+    assert more_than_refusals(STARTS, WISHES)
 
 
-def attempt(fake: FakeTargets, want: TargetWish) -> Plan | None:
-    try:
-        return plan(fake, want)
-    except StorageError:
-        return None
-
-
-@pytest.mark.parametrize("start", starts())
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("want", WISHES.values(), ids=WISHES)
 def test_no_account_is_left_over_wherever_a_run_was_killed(start: FakeTargets, want: TargetWish) -> None:
     planned = attempt(start, want)
@@ -181,10 +126,6 @@ def ready(name: str = "one LUN, one initiator") -> FakeTargets:
     fake = empty()
     run(plan(fake, WISHES[name]).steps)
     return fake
-
-
-def names(planned: Plan) -> list[str]:
-    return [step.name for step in planned.steps]
 
 
 def test_the_way_in_saves_first_and_opens_the_door_last() -> None:
@@ -308,12 +249,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("start", "want", "kind", "words"), [case[1:] for case in REFUSALS], ids=[case[0] for case in REFUSALS])
 def test_refusals(start: Callable[[], FakeTargets], want: TargetWish, kind: type[StorageError], words: str) -> None:
-    fake = start()
-    before = fake.snapshot()
-    with pytest.raises(kind) as caught:
-        plan(fake, want)
-    assert words in str(caught.value)
-    assert fake.snapshot() == before
+    refused(start(), want, kind, words)
 
 
 def test_a_session_of_another_initiator_does_not_keep_a_door_open() -> None:
