@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Volumes in a volume group, on the real LVM: bytes, records, races, and what is refused."""
+"""Volumes in a volume group, on the real LVM: bytes, records, races, kills, and what is refused."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ INSIDE = """
 import json, multiprocessing, os, sys
 from ansible_collections.stackless.block.plugins.module_utils import _reconcile
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Attachments, Volumes
+from ansible_collections.stackless.block.plugins.module_utils._volumes import _block, _lvm_host
 
 BACKEND = {"driver": "lvm", "pool": "volumes", "thin_pool": "thin"}
 fork = multiprocessing.get_context("fork")
@@ -200,6 +201,29 @@ def test_a_volume_that_the_target_has_is_not_deleted(storage, call):
         storage.run("python3 -", input=forget)
 
 
+OTHERS = "volume-0b5e7a1c-2222-4222-8333-444455556666"
+
+
+def test_what_others_made_is_left_alone_and_damage_is_told(storage, call):
+    storage.run(f"lvcreate -qq -y -L 64M -n {OTHERS} --addtag name=db --addtag backup volumes")
+    one = call(name="db", size_gib=1)
+    two = call(name="log", size_gib=1)
+    lv = two["path"][5:]
+    assert [v["name"] for v in call(module="cinder_volume_info")["volumes"]] == ["db", "log"]
+    storage.run(f"lvchange -qq --deltag stackless.name=log --addtag stackless.name=db {lv}")
+    answer = call(name="db", state="absent")
+    assert answer["failed"] and one["path"] in answer["msg"] and two["path"] in answer["msg"] and "both carry its name" in answer["msg"]
+    storage.run(f"lvchange -qq --deltag stackless.name=db --addtag stackless.name=log --addtag stackless.size_bytes=many --addtag keep {lv}")
+    found = call(module="cinder_volume_info")
+    assert [v["status"] for v in found["volumes"]] == ["available", "error"] and "two tags stackless.size_bytes" in str(found["warnings"])
+    assert "two tags" in call(name="log", state="absent")["msg"]
+    storage.run(f"lvchange -qq --deltag stackless.size_bytes=many {lv}")
+    assert not call(volumes=[{"name": "db"}, {"name": "log", "description": "back"}]).get("failed")
+    assert "keep" in storage.run(f"lvs --noheadings -o lv_tags {lv}")
+    assert not call(state="absent", volumes=[{"name": "db"}, {"name": "log"}]).get("failed")
+    assert storage.run("lvs --noheadings -o lv_name,lv_tags volumes").split() == ["thin", OTHERS, "backup,name=db"]
+
+
 def test_refusals_before_anything_is_written(storage, call):
     before = storage.run(WRITES)
     pool = call(module="cinder_pool_info")
@@ -312,3 +336,103 @@ def test_of_two_that_reserve_at_once_one_wins(storage):
         (message,) = [msg for _round, _number, failed, msg in (first, second) if failed]
         expected = "changed by someone else meanwhile" if first[0] % 2 else f"held by {winners[0]}"
         assert expected in message
+
+
+KILLED = """
+import signal
+from ansible_collections.stackless.block.plugins.module_utils._volumes import lvm as driver
+
+GIB = 1 << 30
+real, real_ioctl = _lvm_host.subprocess.run, _block.fcntl.ioctl
+WRITERS = ("lvcreate", "lvchange", "lvextend", "lvremove")
+
+
+class Killer:
+    # ends the process, as kill -9 does, after one of its writes, or when a piece of a volume is zeroed
+    def __init__(self, at):
+        self.at, self.count = at, 0
+
+    def passing(self):
+        self.count += 1
+        if self.count - 1 == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run(self, argv, **options):
+        if argv[1] not in WRITERS:
+            return real(argv, **options)
+        done = real(argv, **options)
+        self.passing()
+        return done
+
+    def ioctl(self, *args):
+        if args[2][:8] != bytes(8):
+            return real_ioctl(*args)
+        done = real_ioctl(*args)
+        self.passing()
+        return done
+
+
+def attempt(at, wish):
+    def work():
+        killer = Killer(at)
+        _lvm_host.subprocess.run, _block.fcntl.ioctl = killer.run, killer.ioctl
+        os._exit(1 if call(Volumes, **wish)["failed"] else 0)
+
+    process = fork.Process(target=work)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def see():
+    asked = ["lvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "lv_name,lv_size,lv_tags", "volumes"]
+    rows = json.loads(real(asked, capture_output=True).stdout)["report"][0]["lv"]
+    ours = [row for row in rows if row["lv_name"] != "thin"]
+    return sorted((row["lv_name"].split("-")[0], int(row["lv_size"]), "status=available" in row["lv_tags"]) for row in ours)
+
+
+found = []
+for allocation in ("thick", "thin"):
+    one = {"name": "db", "size_gib": 1, "allocation": allocation}
+    for wish, before, after in [
+        (one, None, [["volume", GIB, True]]),
+        ({**one, "size_gib": 2}, one, [["volume", 2 * GIB, True]]),
+        ({"name": "db", "state": "absent"}, one, []),
+    ]:
+        for at in range(40):
+            if before:
+                assert not call(Volumes, **before)["failed"]
+            killed = attempt(at, wish)
+            answer = call(Volumes, **wish)
+            found.append([allocation, at, killed, answer["failed"], answer.get("msg"), [list(row) for row in see()] == after])
+            call(Volumes, name="db", state="absent", wipe=False)
+            if killed == 0:
+                break
+print(json.dumps(found))
+"""
+
+
+def test_killed_at_every_write_the_next_run_finishes(storage):
+    found = inside(storage, KILLED, timeout=600)
+    assert [row for row in found if row[3] or not row[5]] == []
+    assert [row[2] for row in found if row[2] not in (-9, 0)] == []
+    assert [row[1] for row in found if row[2] == 0] == [3, 6, 3, 2, 3, 2], "the kills missed"
+
+
+MANY = """
+commands = []
+real = _lvm_host.subprocess.run
+_lvm_host.subprocess.run = lambda argv, **options: commands.append(argv[1]) or real(argv, **options)
+volumes = [{"name": f"v{n}", "size_gib": 1} for n in range(50)]
+told = []
+for wish in ({"state": "present"}, {"state": "present"}, {"state": "absent"}):
+    commands.clear()
+    answer = call(Volumes, volumes=[{**volume, **wish} for volume in volumes])
+    told.append([answer["failed"], answer["changed"], len(commands), answer.get("msg")])
+print(json.dumps(told))
+"""
+
+
+def test_what_fifty_volumes_cost(storage):
+    """Two looks and the question for the host's configuration a task, two writes a volume."""
+    assert inside(storage, MANY, timeout=400) == [[False, True, 103, None], [False, False, 2, None], [False, True, 103, None]]
