@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ._errors import Invalid
+from ._errors import Failed, Invalid
 from ._hosts import GROUND, silence
 from ._hosts.initiator import LOCK, IscsiLook, OpenIscsiHost
 from ._model.data import Secret, as_data
@@ -85,6 +85,9 @@ class Sessions(Resource):
     def settled(self, plan: Plan, world: World) -> bool:
         want, have = self._both(plan, world)
         failed = self.host.failed(want.iqn)
+        unmapped = self.host.unmapped(want.iqn) if want.present else None
+        if unmapped:
+            raise Failed(unmapped)
         return arrived(want, plan.after, have, failed) if want.present else departed(plan, have, failed)
 
     def unsettled(self, plan: Plan, world: World) -> str:
@@ -92,7 +95,11 @@ class Sessions(Resource):
         wait = self.options["timeout"]
         if want.present:
             return f"{want.title} can't be handed over after {wait} s: {waiting_for(want, have)}"
-        return f"of {want.title} there is still {left_over(plan, have)} after {wait} s; run the same play again"
+        return f"of {want.title} there is still {left_over(plan.before, plan.after, have) or 'something'} after {wait} s; run the same play again"
+
+    def left(self, plan: Plan, world: World) -> str:
+        _want, have = self._both(plan, world)
+        return left_over(plan.after, plan.before, have)
 
     def doubts(self, plan: Plan, state: t.Optional[Connection]) -> t.Sequence[str]:
         want = self._wishes[plan.title]

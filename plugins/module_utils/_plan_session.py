@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ._errors import Conflict, Failed, Invalid, NotFound, Refused, Unavailable
+from ._errors import Conflict, Failed, Invalid, NotFound, Refused, StorageError, Unavailable
 from ._hosts import GROUND, InitiatorHost, found_portals, silence
 from ._model.data import Secret
 from ._model.session import DEFAULT_IFACE, RUNNING, Connection, Device, Ground, Map, NodeRecord, Session, map_wwid, ordered, wwn_link
@@ -105,8 +105,15 @@ def _way(want: SessionWish, have: Connection, ground: Ground, world: World) -> _
     gone = stale + tuple(device for device in have.paths(want.lun) if device.portal in dead and device not in stale)
     kept = _without(have, gone, dead)
     mapped = _mapped(want, kept, ground)
-    portals = want.portals + tuple(sorted(set(world.get(found_portals(want.iqn), {})) - set(want.portals)))
+    portals = want.portals + tuple(sorted(set(_discovered(want, world)) - set(want.portals)))
     return _Way(portals, mapped, kept, gone, dead, _missing(want, kept, portals, mapped, world))
+
+
+def _discovered(want: SessionWish, world: World) -> t.Dict[Portal, int]:
+    found = world.get(found_portals(want.iqn), {})
+    if isinstance(found, StorageError):
+        raise found
+    return t.cast(t.Dict[Portal, int], found)
 
 
 def _stale(want: SessionWish, have: Connection) -> t.Tuple[Device, ...]:
@@ -198,7 +205,7 @@ def _record(want: SessionWish, have: Connection, portal: Portal, world: World) -
     """The node record as it shall be; what the wish does not speak of stays."""
     known = have.record(portal, want.iface)
     if known is None:
-        known = NodeRecord(want.iqn, portal, want.iface, tpgt=world.get(found_portals(want.iqn), {}).get(portal, 1))
+        known = NodeRecord(want.iqn, portal, want.iface, tpgt=_discovered(want, world).get(portal, 1))
     return dataclasses.replace(
         known,
         startup=want.startup,
@@ -302,7 +309,7 @@ def _growing(want: SessionWish, way: _Way, host: InitiatorHost) -> t.Tuple[Step,
         return ()
     paths = way.kept.paths(want.lun)
     there = way.kept.map_of(paths)
-    wrong = [device for device in paths if device.size_bytes != want.size_bytes]
+    wrong = [device for device in paths if device.size_bytes != want.size_bytes and device.state == RUNNING]
     steps = tuple(Step(f"look at the size of {device.name} again", host.rescan, (device,)) for device in wrong)
     if there and (there.size_bytes or 0) < want.size_bytes:
         steps += (Step(f"resize the multipath map {there.name} to {want.size_bytes} bytes", host.resize_map, (there.wwid,)),)
@@ -331,7 +338,7 @@ def _removing(want: SessionWish, maps: t.Sequence[Map], devices: t.Sequence[Devi
     """The safe order: what is written goes out, from the top down, before the way for it is gone."""
     steps = tuple(Step(f"flush and remove the multipath map {each.name}", host.drop_map, (each.wwid,)) for each in maps)
     for device in devices:
-        if flush and device.state == RUNNING and device.name:
+        if flush and device.state == RUNNING and device.name and not device.exchanged:
             steps += (Step(f"flush the buffers of {device.name}", host.flush_buffers, (device,)),)
         steps += (Step(f"delete the SCSI device {device.name or ''} ({device.hctl})", host.delete, (device,)),)
     return steps
@@ -367,6 +374,8 @@ def _check_identity(want: SessionWish, device: Device) -> None:
     """The gate that no device passes unseen."""
     for name in _IDENTITY:
         asked, found = getattr(want, name), getattr(device, name)
+        if name == "size_bytes" and device.state != RUNNING:
+            continue  # a path that is down tells its size of old
         if asked is not None and device.name and asked != found:
             hint = "extend the volume and its export, or correct size_bytes" if name == "size_bytes" else "check what the target exports, or correct the wish"
             raise Conflict(f"{want.title} is {device.name} with {name} {found}, not {asked}, and was handed to nobody; {hint}")
@@ -473,10 +482,10 @@ def departed(plan: Plan, have: Connection, failed: t.Mapping[Portal, str]) -> bo
     return gone and not maps & set(have.maps) and not sessions
 
 
-def left_over(plan: Plan, have: Connection) -> str:
-    """What has not gone."""
-    before, after = plan.before or Connection(), plan.after or Connection()
+def left_over(before: t.Optional[Connection], after: t.Optional[Connection], have: Connection) -> str:
+    """What is still there that stands in `before` and not in `after`; empty when all of it is gone."""
+    before, after = before or Connection(), after or Connection()
     names = [f"device {d.name} ({d.hctl})" for d in have.devices if d in before.devices and d not in after.devices]
     names += [f"multipath map {each.name}" for each in have.maps if each in before.maps and each not in after.maps]
     names += [f"the session at {s.portal} ({s.state})" for s in have.sessions if s in before.sessions and s not in after.sessions]
-    return ", ".join(names) or "something"
+    return ", ".join(names)

@@ -87,6 +87,9 @@ class Resource:
     def __init__(self, options: t.Dict[str, t.Any]) -> None:
         self.options = options
 
+    def hold(self, lock: Lock) -> None:
+        """Takes the lock that is held from now on, which a step that takes long may pause."""
+
     def want(self, item: t.Dict[str, t.Any]) -> t.Any:
         """The wish of one item as a value of the model; raises Invalid."""
         raise NotImplementedError
@@ -113,6 +116,10 @@ class Resource:
     def unsettled(self, plan: Plan, world: World) -> str:
         """The sentence for a plan that did not come true in time."""
         return f"{plan.title} did not reach the wanted state within {self.options['timeout']} s; run the same play again"
+
+    def left(self, plan: Plan, world: World) -> str:
+        """What a plan made that is there although it was taken back, for its error; empty when all is gone."""
+        return ""
 
     def wait(self, seconds: float) -> None:
         """Passes the time until the next look; a resource with events waits for those instead."""
@@ -165,7 +172,8 @@ def reconcile(module: t.Any, resource_class: t.Type[Resource]) -> None:
         if module.check_mode:
             _predict(resource, outcomes)
         else:
-            with locked(resource.lock_path, module.params.get("lock_timeout") or 0):
+            with locked(resource.lock_path, module.params.get("lock_timeout") or 0) as lock:
+                resource.hold(lock)
                 _apply(resource, outcomes)
     except StorageError as error:
         module.fail_json(msg=str(error))
@@ -191,23 +199,45 @@ def items_of(params: t.Dict[str, t.Any], plural: str) -> t.List[t.Dict[str, t.An
 
 
 @contextlib.contextmanager
-def locked(path: t.Optional[str], timeout: float) -> t.Iterator[None]:
+def locked(path: t.Optional[str], timeout: float) -> t.Iterator[Lock]:
     """Holds the lock of a resource kind; a directory is locked itself, any other path is made (0600)."""
-    if path is None:
-        yield
-        return
-    handle = _open_lock(path)
+    handle = None if path is None else _open_lock(path)
     try:
-        deadline = time.monotonic() + timeout
-        while not _try_lock(handle):
+        lock = Lock(path, handle, timeout)
+        lock.take()
+        yield lock
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lock:
+    """A lock of the kernel's, which ends with the process. Without a handle it is none."""
+
+    path: t.Optional[str]
+    handle: t.Optional[int]
+    timeout: float
+
+    def take(self) -> None:
+        """Waits for it; Conflict when another run does not let go of it."""
+        deadline = time.monotonic() + self.timeout
+        while self.handle is not None and not _try_lock(self.handle):
             if time.monotonic() >= deadline:
                 raise Conflict(
-                    f"another run holds the lock {path} since more than {timeout:g} s; wait for it to end, or raise lock_timeout"
+                    f"another run holds the lock {self.path} since more than {self.timeout:g} s; wait for it to end, or raise lock_timeout"
                 )
             time.sleep(0.02)
-        yield
-    finally:
-        os.close(handle)
+
+    @contextlib.contextmanager
+    def pause(self) -> t.Iterator[None]:
+        """Lets other runs at it meanwhile. What was seen before may be old afterwards."""
+        if self.handle is not None:
+            fcntl.flock(self.handle, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            self.take()
 
 
 def _open_lock(path: str) -> int:
@@ -236,7 +266,11 @@ def _parse(resource: Resource, outcomes: t.List[Outcome]) -> None:
 
 
 def _observe(resource: Resource, outcomes: t.List[Outcome]) -> World:
-    return resource.observe([o.want for o in outcomes if o.error is None])
+    return resource.observe([o.want for o in outcomes])
+
+
+def _good(outcomes: t.List[Outcome]) -> t.List[Outcome]:
+    return [outcome for outcome in outcomes if outcome.error is None]
 
 
 def _plan(resource: Resource, outcome: Outcome, world: World, seen: t.Set[str]) -> None:
@@ -248,11 +282,11 @@ def _plan(resource: Resource, outcome: Outcome, world: World, seen: t.Set[str]) 
 
 
 def _predict(resource: Resource, outcomes: t.List[Outcome]) -> None:
-    world = _observe(resource, outcomes)
+    world = _observe(resource, _good(outcomes))
     for result in resource.options.get("assume") or []:
         world.update(resource.assumed(result, world))
     seen: t.Set[str] = set()
-    for outcome in (o for o in outcomes if o.error is None):
+    for outcome in _good(outcomes):
         try:
             _plan(resource, outcome, world, seen)
         except StorageError as error:
@@ -263,9 +297,9 @@ def _predict(resource: Resource, outcomes: t.List[Outcome]) -> None:
 
 
 def _apply(resource: Resource, outcomes: t.List[Outcome]) -> None:
-    world = _observe(resource, outcomes)
+    world = _observe(resource, _good(outcomes))
     seen: t.Set[str] = set()
-    for outcome in (o for o in outcomes if o.error is None):
+    for outcome in _good(outcomes):
         try:
             _plan(resource, outcome, world, seen)
             _run(outcome, outcome.plan.steps)
@@ -273,9 +307,9 @@ def _apply(resource: Resource, outcomes: t.List[Outcome]) -> None:
         except StorageError as error:
             outcome.error = error
             if outcome.done:
-                world = _observe(resource, outcomes)
+                world = _observe(resource, _good(outcomes))
     _flush(resource, [o for o in outcomes if o.done])
-    _settle(resource, [o for o in outcomes if o.error is None and o.plan.acts])
+    _settle(resource, [o for o in _good(outcomes) if o.plan.acts])
     _take_back(resource, [o for o in outcomes if o.error is not None and o.done])
 
 
@@ -304,7 +338,13 @@ def _take_back(resource: Resource, failed: t.List[Outcome]) -> None:
                 outcome.undone += (step.name,)
             except StorageError as error:
                 outcome.error = type(outcome.error)(f"{outcome.error}; and to {step.name} failed: {error}")
-    _flush(resource, [outcome for outcome in failed if outcome.undone])
+    undone = [outcome for outcome in failed if outcome.undone]
+    _flush(resource, undone)
+    world = _observe(resource, failed) if undone else {}
+    for outcome in undone:
+        left = resource.left(outcome.plan, world)
+        if left:
+            outcome.error = type(outcome.error)(f"{outcome.error}; and {left} could not be taken back, run the same play again")
 
 
 def _settle(resource: Resource, waiting: t.List[Outcome]) -> None:
@@ -312,11 +352,13 @@ def _settle(resource: Resource, waiting: t.List[Outcome]) -> None:
     deadline = time.monotonic() + (resource.options.get("timeout") or 0)
     pause = 0.02
     while waiting:
-        world = resource.observe([o.want for o in waiting])
+        began = time.monotonic()
+        world = _observe(resource, waiting)
         late = time.monotonic() >= deadline
         waiting = [o for o in waiting if not _judge(resource, o, world, late)]
         if waiting:
-            resource.wait(pause)
+            # a look that takes long must not keep the machine from what is waited for
+            resource.wait(max(pause, time.monotonic() - began))
             pause = min(pause * 2, 0.5)
 
 

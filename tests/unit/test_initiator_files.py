@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -17,17 +18,19 @@ import pytest
 from ansible_collections.stackless.block.plugins.module_utils._hosts import iscsiadm as files
 from ansible_collections.stackless.block.plugins.module_utils._hosts.command import Said, run
 from ansible_collections.stackless.block.plugins.module_utils._hosts import sysfs
+from ansible_collections.stackless.block.plugins.module_utils._hosts.initiator import OpenIscsiHost
 from ansible_collections.stackless.block.plugins.module_utils._hosts.inquiry import Identity, parse_serial, parse_wwid
 from ansible_collections.stackless.block.plugins.module_utils._hosts.iscsiadm import Iscsiadm, meaning, parse_failures, parse_record, record_text, silences
 from ansible_collections.stackless.block.plugins.module_utils._hosts.multipath import parse_wwids
 from ansible_collections.stackless.block.plugins.module_utils._hosts.sysfs import Sysfs, parse_domain
 from ansible_collections.stackless.block.plugins.module_utils._errors import Failed, Unavailable
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
-from ansible_collections.stackless.block.plugins.module_utils._model.session import Device, Holder, NodeRecord, Session
+from ansible_collections.stackless.block.plugins.module_utils._model.session import Connection, Device, Holder, NodeRecord, Session
 from ansible_collections.stackless.block.plugins.module_utils._model.target import Portal
 
 IQN = "iqn.2026-01.org.example:v1"
 FOUR, SIX = Portal("10.77.0.13"), Portal("fd00:77::13", 3261)
+FOUND = ("00000001-2222-4222-8333-444455556666", "naa.60014050000000122224222833344445")
 
 # As iscsiadm --op new writes it, without lines of no interest here.
 RECORD = f"""# BEGIN RECORD 2.1.8
@@ -121,6 +124,14 @@ def test_a_record_is_a_file_of_its_own_that_only_root_reads(root: Path) -> None:
     assert not [path for path in (root / "etc/iscsi").iterdir() if path.name != "nodes"], "a draft is left"
 
 
+def test_the_draft_that_a_killed_run_left_behind_is_taken_over(root: Path) -> None:
+    draft = root / "etc/iscsi" / files._DRAFT
+    draft.write_text("node.session.auth.password = of another run")
+    draft.chmod(0o644)
+    Iscsiadm(str(root)).write(FULL)
+    assert not draft.exists() and Iscsiadm(str(root)).records(IQN) == (FULL,)
+
+
 def test_a_record_that_others_can_read_is_seen_as_such(root: Path) -> None:
     Iscsiadm(str(root)).write(FULL)
     (root / f"etc/iscsi/nodes/{IQN}/fd00:77::13,3261,3/default").chmod(0o644)
@@ -204,6 +215,56 @@ def test_portals_that_answer_are_told_from_those_that_do_not() -> None:
         closed.bind(("127.0.0.1", 0))
         good, bad = (Portal("127.0.0.1", each.getsockname()[1]) for each in (server, closed))
         assert silences([good, bad]) == {bad: "Connection refused"}
+
+
+def test_a_portal_of_a_family_that_the_kernel_lacks_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with ipv6.disable=1."""
+    real = socket.socket
+
+    def without_six(family: int, kind: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "")
+        return real(family, kind)
+
+    monkeypatch.setattr(files.socket, "socket", without_six)
+    assert silences([SIX]) == {SIX: "Address family not supported by protocol"}
+
+
+# ---- what was gathered -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> OpenIscsiHost:
+    """A host on which nothing is really done; `done` tells what would have been."""
+    made = OpenIscsiHost()
+    made.done = []
+    for verb in ("_log_out", "_log_in", "_scan"):
+        monkeypatch.setattr(made, verb, lambda asked, verb=verb: made.done.append((verb, len(asked))))
+    monkeypatch.setattr(made, "_now", lambda iqn: Connection(devices=(Device(1, FOUR, wwid=FOUND[1], name="sdb"),)))
+    monkeypatch.setattr(made.multipath, "claimed", frozenset)
+    return made
+
+
+def refuse(*_args: Any) -> None:
+    raise Failed("multipathd says no")
+
+
+def test_what_was_gathered_is_done_once_even_where_it_fails(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_scan", refuse)
+    host.log_in(IQN, (FOUR,), "default", True)
+    host.scan(IQN, 1)
+    with pytest.raises(Failed):
+        host.flush()
+    host.log_out(IQN, (FOUR,))
+    host.flush()
+    assert host.done == [("_log_in", 1), ("_log_out", 1)]
+
+
+def test_a_map_that_is_refused_is_an_error_of_its_target_alone(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.multipath, "claim", refuse)
+    host.make_map(IQN, 1)
+    host.flush()
+    assert (host.unmapped(IQN), host.unmapped(IQN + "0")) == ("multipathd says no", None)
 
 
 def test_a_tool_that_is_missing_or_hangs_is_an_error_of_its_own() -> None:
@@ -293,11 +354,26 @@ def test_sessions_and_disks_are_seen_in_sys(kernel: Path) -> None:
     assert device.holders == (Holder("device", "secret-crypt"), Holder("mount", "/mnt/x"))
 
 
-@pytest.mark.parametrize(("told", "exchanged"), [(None, False), (("other", None), True), (("00000001-2222-4222-8333-444455556666",) * 2, True)])
-def test_a_disk_is_what_it_says_itself(kernel: Path, monkeypatch: pytest.MonkeyPatch, told: Any, exchanged: bool) -> None:
+@pytest.mark.parametrize(
+    ("told", "exchanged"),
+    [(None, False), (FOUND, False), ((FOUND[0], None), False), (("other", FOUND[1]), True), ((FOUND[0], "naa.6001405f"), True), ((None, None), True)],
+)
+def test_a_disk_that_says_to_be_another_is_still_what_its_users_take_it_for(kernel: Path, monkeypatch: Any, told: Any, exchanged: bool) -> None:
     monkeypatch.setattr(sysfs, "identity", lambda path: told and Identity(*told))
     (device,) = Sysfs(str(kernel)).connections({IQN}, closely=True)[IQN].devices
-    assert device.exchanged is exchanged and (told is None or device.serial == told[0])
+    assert (device.exchanged, device.serial, device.wwid) == (exchanged, *FOUND)
+
+
+@pytest.mark.parametrize(("resolved", "portals"), [(FOUR.ip, [FOUR]), (None, [])])
+def test_a_session_that_somebody_made_by_a_host_name_is_where_that_leads(kernel: Path, resolved: str | None, portals: list[Portal]) -> None:
+    at = "sys/class/iscsi_connection/connection3:0"
+    write(kernel, f"{at}/persistent_address", "filer.example.com")
+    write(kernel, f"{at}/persistent_port", "3260")
+    if resolved:
+        write(kernel, f"{at}/address", resolved)
+        write(kernel, f"{at}/port", "3260")
+    found = Sysfs(str(kernel)).connections({IQN}, closely=False)
+    assert [session.portal for seen in found.values() for session in seen.sessions] == portals
 
 
 def test_other_targets_are_not_looked_at(kernel: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Callable
 import pytest
 
 from ansible_collections.stackless.block.plugins.module_utils import _errors as errors
+from ansible_collections.stackless.block.plugins.module_utils._hosts import found_portals
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret, as_data
 from ansible_collections.stackless.block.plugins.module_utils._model.session import Connection, Device, Holder, Map, Session, wwn_link
 from ansible_collections.stackless.block.plugins.module_utils._model.target import Portal
@@ -288,6 +289,38 @@ def test_a_device_that_its_holder_takes_for_another_volume_is_refused() -> None:
     assert "another volume than when it was found, and it is in use by domain web-1" in refusal(host, wish(), errors.Conflict)
 
 
+def test_a_device_that_answers_as_another_volume_goes_by_what_its_users_take_it_for() -> None:
+    """A restored target without its LUN, or with another one, must not hide who still has the old device."""
+    host = connected(portals=(A,))
+    DRIFTS["exchanged for another and back"](host)
+    steps = [step.name for step in plan(host, WISHES["gone"]).acts]
+    assert [name.split(" ")[0] for name in steps] == ["delete", "log", "remove"], "what is held back for one volume must not be written to another"
+    held(host)
+    assert "in use by domain web-1" in refusal(host, WISHES["gone"], errors.Refused)
+
+
+def test_discovery_that_fails_is_an_error_of_its_target_alone() -> None:
+    host = nothing(False)
+    world = {**host.observe(), found_portals(IQN): errors.Unavailable("discovery failed")}
+    with pytest.raises(errors.Unavailable, match="discovery failed"):
+        plan_session(wish(discovery=True), world, host)
+    assert plan_session(dataclasses.replace(wish(), iqn=IQN + "0"), world, host).steps
+
+
+def test_a_path_that_is_down_does_not_keep_a_volume_from_growing() -> None:
+    host = connected(multipathd=True)
+    host.sessions[B] = dataclasses.replace(host.sessions[B], state="FAILED")
+    host.devices[1, B] = dataclasses.replace(host.devices[1, B], state="transport-offline")
+    held(host)
+    host.luns[1].size_bytes = 2 * MIB
+    want = wish(size_bytes=2 * MIB)
+    planned = plan(host, want)
+    assert [step.name for step in planned.steps] == ["look at the size of sd1 again", f"resize the multipath map mpath-{ONE.wwid} to {2 * MIB} bytes"]
+    run(planned)
+    host.maps[ONE.wwid] = 2 * MIB
+    assert arrived(want, planned.after, host.observe()[IQN], {})
+
+
 def test_another_volume_is_not_taken_for_the_one_that_shall_go() -> None:
     host = connected(portals=(A,))
     stale(host)
@@ -429,7 +462,7 @@ def test_what_is_left_is_told_by_name() -> None:
     host = connected(multipathd=True, portals=(A,))
     planned, have = plan(host, WISHES["gone"]), host.observe()[IQN]
     assert not departed(planned, have, {})
-    assert left_over(planned, have) == f"device sd1 (1:0:0:1), multipath map mpath-{ONE.wwid}, the session at 192.0.2.10:3260 (LOGGED_IN)"
+    assert left_over(planned.before, planned.after, have) == f"device sd1 (1:0:0:1), multipath map mpath-{ONE.wwid}, the session at 192.0.2.10:3260 (LOGGED_IN)"
     assert departed(planned, Connection(), {})
     with pytest.raises(errors.Failed, match="no logout of .* at 192.0.2.10:3260: why"):
         departed(planned, have, {A: "why"})

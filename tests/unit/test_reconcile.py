@@ -250,6 +250,25 @@ def test_a_lock_is_waited_for_and_the_wait_is_bounded(tmp_path, kind):
         assert os.stat(path).st_mode & 0o777 == 0o600
 
 
+def _take(path, told):
+    with locked(path, 1):
+        told.set()
+
+
+def test_a_lock_that_is_paused_is_free_meanwhile_and_held_again_afterwards(tmp_path):
+    path = str(tmp_path / "lock")
+    fork = multiprocessing.get_context("fork")
+    taken = fork.Event()
+    with locked(path, 5) as lock:
+        with lock.pause():
+            other = fork.Process(target=_take, args=(path, taken))
+            other.start()
+            other.join(5)
+        assert taken.is_set()
+        with pytest.raises(Conflict), locked(path, 0):
+            raise AssertionError("two hold one lock")
+
+
 def test_secrets_are_never_shown():
     secret = Secret("top-secret-1")
     assert "top-secret" not in f"{secret!r} {secret} {as_data({'a': [secret]})}"
@@ -289,6 +308,18 @@ def test_what_can_not_be_taken_back_is_told_with_the_failure():
         "lamp broken does not switch; change the bulb; and to switch broken back failed: lamp broken does not switch; change the bulb"
     )
     assert answer["steps"] == ["switch broken on"]
+
+
+class Stuck(Doors):
+    def left(self, plan, world):
+        return f"lamp {plan.key}" if plan.key in world else ""
+
+
+def test_what_is_there_although_it_was_taken_back_is_told_with_the_failure():
+    house = House(slow=False)
+    house.slow = {"slow"}
+    answer = run(house, resource=Stuck, timeout=0, name="slow", on=True)
+    assert answer["msg"].endswith("; and lamp slow could not be taken back, run the same play again")
 
 
 def test_a_refusal_has_nothing_to_take_back():

@@ -28,7 +28,7 @@ def silence(portal: Portal) -> t.Tuple[str, Portal]:
 
 
 def found_portals(iqn: str) -> t.Tuple[str, str]:
-    """The key of the portals that discovery found of a target, each with its portal group."""
+    """The key of the portals that discovery found of a target, each with its portal group, or of the error it ended with."""
     return ("portals", iqn)
 
 

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import typing as t
 
-from .._errors import Failed, Refused, StorageError
+from .._errors import Failed, Refused, StorageError, Unavailable
 from .._model.session import DEFAULT_IFACE, Connection, Device, Ground, NodeRecord, Session, map_wwid, ordered
 from .._model.target import Portal
 from . import GROUND, InitiatorHost, Portals, found_portals, silence
@@ -46,13 +46,15 @@ class _Login(t.NamedTuple):
 
 
 class OpenIscsiHost(InitiatorHost):
-    """Portals and holders are looked at until the first steps are done: to see whether those came true takes neither."""
+    """The ground, portals and holders are looked at until the first steps are done: to see whether those came true takes none."""
 
     def __init__(self) -> None:
         self.iscsiadm, self.sysfs, self.multipath = Iscsiadm(), Sysfs(), Multipath()
-        self._asked: t.Dict[IscsiLook, t.Dict[Portal, int]] = {}
+        self._asked: t.Dict[IscsiLook, t.Union[t.Dict[Portal, int], Unavailable]] = {}
         self._failed: Failures = {}
+        self._unmapped: t.Dict[str, str] = {}
         self._flushed = False
+        self._ground: t.Optional[Ground] = None
         self._logins: t.List[_Login] = []
         self._logouts: t.Set[t.Tuple[str, Portal]] = set()
         self._scans: t.List[t.Tuple[str, int]] = []
@@ -64,7 +66,9 @@ class OpenIscsiHost(InitiatorHost):
         """The world: Connections by target name, GROUND, and of portals without a session why they can't be reached."""
         iqns = {look.iqn for look in looks}
         seen = self.sysfs.connections(iqns, closely=not self._flushed)
-        world: World = {GROUND: self.ground()}
+        if self._ground is None or not self._flushed:
+            self._ground = self.ground()
+        world: World = {GROUND: self._ground}
         for iqn in iqns:
             found = ordered(dataclasses.replace(seen.get(iqn, Connection()), records=self.iscsiadm.records(iqn)))
             if found:
@@ -94,16 +98,28 @@ class OpenIscsiHost(InitiatorHost):
         for look in looks:
             answering = [portal for portal in look.portals if portal not in silent]
             if look.discovery and answering:
-                if look not in self._asked:
-                    self._asked[look] = self.iscsiadm.discover(answering[0], look.iqn, look.iface)
-                told[found_portals(look.iqn)] = self._asked[look]
-        more = {portal for look, found in self._asked.items() for portal in found if not _has_session(world, look.iqn, portal)}
+                told[found_portals(look.iqn)] = self._discovered(look, answering[0])
+        named = [(look, portal) for look, found in self._asked.items() if isinstance(found, dict) for portal in found]
+        more = {portal for look, portal in named if not _has_session(world, look.iqn, portal)}
         silent.update(silences(more - set(silent)))
         return {**told, **{silence(portal): why for portal, why in silent.items()}}
+
+    def _discovered(self, look: IscsiLook, portal: Portal) -> t.Union[t.Dict[Portal, int], Unavailable]:
+        """What a portal names, or the error of the one target that it names nothing for; it is asked once."""
+        if look not in self._asked:
+            try:
+                self._asked[look] = self.iscsiadm.discover(portal, look.iqn, look.iface)
+            except Unavailable as error:
+                self._asked[look] = error
+        return self._asked[look]
 
     def failed(self, iqn: str) -> t.Dict[Portal, str]:
         """Where this run could not log in, or out, and why."""
         return {portal: why for (name, portal), why in self._failed.items() if name == iqn}
+
+    def unmapped(self, iqn: str) -> t.Optional[str]:
+        """Why multipathd made no map, if it refused."""
+        return self._unmapped.get(iqn)
 
     def _now(self, iqn: str, closely: bool = False) -> Connection:
         return self.sysfs.connections({iqn}, closely).get(iqn, Connection())
@@ -177,22 +193,23 @@ class OpenIscsiHost(InitiatorHost):
         self._maps.append((iqn, lun))
 
     def flush(self) -> None:
-        """Everything gathered, for all targets at once. A login that fails is an error of its target alone."""
+        """Everything gathered, for all targets at once. What fails for one of them is an error of that target alone."""
         self._flushed = True
-        with self._gathered() as (logouts, logins, scans, maps):
-            if logouts:
-                self._log_out(logouts)
-            if logins:
-                self._log_in(logins)
-            if scans:
-                self._scan(scans)
-            for iqn, lun in maps:
-                self._make_map(iqn, lun)
+        logouts, logins, scans, maps = self._gathered()
+        if logouts:
+            self._log_out(logouts)
+        if logins:
+            self._log_in(logins)
+        if scans:
+            self._scan(scans)
+        for iqn, lun in maps:
+            self._make_map(iqn, lun)
 
-    @contextlib.contextmanager
-    def _gathered(self) -> t.Iterator[t.Tuple[t.Any, ...]]:
-        yield self._logouts, self._logins, self._scans, self._maps
+    def _gathered(self) -> t.Tuple[t.Any, ...]:
+        """What was gathered, for this once: whatever becomes of it, a later flush must not do it again."""
+        gathered = self._logouts, self._logins, self._scans, self._maps
         self._logouts, self._logins, self._scans, self._maps = set(), [], [], []
+        return gathered
 
     def _log_out(self, ends: t.Set[t.Tuple[str, Portal]]) -> None:
         """Ends what no device needs; once more where iscsid was not ready for it, as right after it was started."""
@@ -255,6 +272,12 @@ class OpenIscsiHost(InitiatorHost):
 
     def _make_map(self, iqn: str, lun: int) -> None:
         paths = [device for device in self._now(iqn).paths(lun) if device.name and device.wwid]
+        try:
+            self._map_paths(paths)
+        except StorageError as error:
+            self._unmapped[iqn] = str(error)
+
+    def _map_paths(self, paths: t.Sequence[Device]) -> None:
         for device in paths:
             if map_wwid(str(device.wwid)) not in self.multipath.claimed():
                 self.multipath.claim(str(device.wwid))

@@ -24,7 +24,6 @@ import re
 import selectors
 import shutil
 import socket
-import tempfile
 import time
 import typing as t
 
@@ -38,6 +37,7 @@ Settings = t.Tuple[t.Tuple[str, str], ...]
 Failures = t.Dict[t.Tuple[str, Portal], str]
 
 _ROOTS = ("/etc/iscsi", "/var/lib/iscsi")
+_DRAFT = ".stackless-block.node"
 _SOCKET = "@ISCSIADM_ABSTRACT_NAMESPACE"
 _KNOCK = 3.0  # seconds that a portal has to take a connection
 _BUILT_IN = (DEFAULT_IFACE, "iser")
@@ -129,21 +129,26 @@ class Iscsiadm:
         try:
             for above in (self.nodes, os.path.dirname(folder), folder):
                 os.makedirs(above, mode=0o700, exist_ok=True)
-            # not inside: iscsiadm takes every file there for a record
-            handle, draft = tempfile.mkstemp(dir=f"{self._slash}{self.root}", prefix=".node-")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as out:
-                    out.write(record_text(record, settings))
-                    out.flush()
-                    os.fsync(out.fileno())
-                os.rename(draft, os.path.join(folder, record.iface))
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(draft)
-                raise
+            self._replace(os.path.join(folder, record.iface), record_text(record, settings))
         except OSError as error:
             raise Failed(f"the node record of {record.iqn} can't be written to {folder}: {os.strerror(error.errno or 0)}; run the task as root") from error
         self._drop(record.iqn, record.portal, record.iface, keep=os.path.join(folder, record.iface))
+
+    def _replace(self, path: str, text: str) -> None:
+        """A file with this text, for root alone. A run that is killed leaves one draft, with its secrets, and the next one takes it over."""
+        draft = f"{self._slash}{self.root}/{_DRAFT}"  # not beside the records: iscsiadm takes every file there for one
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8", errors="surrogateescape") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            os.rename(draft, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            raise
 
     def _of_iface(self, record: NodeRecord) -> Settings:
         """What a record holds of its interface, beside the name."""
@@ -309,7 +314,11 @@ def silences(portals: t.Iterable[Portal]) -> t.Dict[Portal, str]:
     why: t.Dict[Portal, str] = {}
     with selectors.DefaultSelector() as waiting, contextlib.ExitStack() as opened:
         for portal in set(portals):
-            knock = opened.enter_context(socket.socket(socket.AF_INET6 if ":" in portal.ip else socket.AF_INET, socket.SOCK_STREAM))
+            try:
+                knock = opened.enter_context(socket.socket(socket.AF_INET6 if ":" in portal.ip else socket.AF_INET, socket.SOCK_STREAM))
+            except OSError as error:  # a kernel without IPv6
+                why[portal] = os.strerror(error.errno or 0)
+                continue
             knock.setblocking(False)
             status = knock.connect_ex((portal.ip, portal.port))
             if status == errno.EINPROGRESS:

@@ -22,6 +22,7 @@ import typing as t
 
 from .._errors import Failed
 from .._model.session import RUNNING, Connection, Device, Holder, Map, Session, device_wwid, ordered, portal_at
+from .._model.target import Portal
 from .inquiry import identity, parse_serial
 
 _BLKFLSBUF = 0x1261
@@ -56,8 +57,9 @@ class Sysfs:
         `closely` also asks the devices who they are, and tells who holds them, which takes a look at every process.
         """
         found: t.Dict[str, t.List[Session]] = {}
-        for session, iqn in self._sessions():
-            if iqn in iqns:
+        for name, iqn in self._sessions():
+            session = self._session(name) if iqn in iqns else None
+            if session:
                 found.setdefault(iqn, []).append(session)
         if not found:
             return {}
@@ -72,19 +74,32 @@ class Sysfs:
         return {iqn: _connection(found[iqn], devices[iqn], mapped, holders) for iqn in found}
 
     def targets(self) -> t.Set[str]:
-        return {iqn for _session, iqn in self._sessions()}
+        return {iqn for _name, iqn in self._sessions()}
 
-    def _sessions(self) -> t.Iterator[t.Tuple[Session, str]]:
+    def _sessions(self) -> t.Iterator[t.Tuple[str, str]]:
+        """The kernel's names of all sessions, each with its target."""
         for name in self._list("/sys/class/iscsi_session"):
             iqn = self._read(f"/sys/class/iscsi_session/{name}/targetname")
-            sid = int(name[len("session") :])
-            link = f"/sys/class/iscsi_connection/connection{sid}:0"
-            address, port = self._read(f"{link}/persistent_address"), self._read(f"{link}/persistent_port")
-            host = next((part for part in os.path.realpath(f"{self.root}/sys/class/iscsi_session/{name}").split("/") if part.startswith("host")), "")
-            if iqn and address and port and host:
-                state = self._read(f"/sys/class/iscsi_session/{name}/state") or "unknown"
-                iface = self._read(f"/sys/class/iscsi_session/{name}/ifacename") or "default"
-                yield Session(portal_at(address, port), iface, state, sid, int(host[4:])), iqn
+            if iqn:
+                yield name, iqn
+
+    def _session(self, name: str) -> t.Optional[Session]:
+        """One session, or None while the kernel has not finished to make it, or to end it."""
+        sid = int(name[len("session") :])
+        host = next((part for part in os.path.realpath(f"{self.root}/sys/class/iscsi_session/{name}").split("/") if part.startswith("host")), "")
+        portal = self._portal(f"/sys/class/iscsi_connection/connection{sid}:0")
+        if not portal or not host:
+            return None
+        state = self._read(f"/sys/class/iscsi_session/{name}/state") or "unknown"
+        iface = self._read(f"/sys/class/iscsi_session/{name}/ifacename") or "default"
+        return Session(portal, iface, state, sid, int(host[4:]))
+
+    def _portal(self, connection: str) -> t.Optional[Portal]:
+        """Where a connection goes to. `persistent_address` is as it stands in the record, `address` what that name led to."""
+        for kind in ("persistent_", ""):
+            with contextlib.suppress(ValueError):
+                return portal_at(self._read(f"{connection}/{kind}address") or "", self._read(f"{connection}/{kind}port") or "")
+        return None
 
     def _devices(self, session: Session, links: t.Dict[str, t.Tuple[str, ...]]) -> t.Iterator[Device]:
         base = f"/sys/class/iscsi_session/session{session.sid}/device"
@@ -109,11 +124,12 @@ class Sysfs:
         )
 
     def _asked(self, device: Device) -> Device:
-        """The device as it says it is now, if it answers."""
+        """The device with what it says to be now, if it answers. Its users still take it for what the kernel found."""
         told = identity(f"{self.root}/dev/{device.name}") if device.name and device.state == RUNNING else None
-        if told is None or told == (device.serial, device.wwid):
+        if told is None:
             return device
-        return dataclasses.replace(device, serial=told.serial, wwid=told.wwid or device.wwid, exchanged=True)
+        # a WWID of a kind that only the kernel knows to read says nothing
+        return dataclasses.replace(device, exchanged=told.serial != device.serial or told.wwid not in (None, device.wwid))
 
     def _maps(self) -> t.List[Map]:
         found = []
