@@ -17,7 +17,7 @@ from ._model.pool import pool_result
 from ._model.volume import Attachment, Volume, check_name, check_size, record_of, volume_from
 from ._plan_attachment import AttachmentWish, plan_attachment
 from ._plan_volume import VolumeWish, plan_volume
-from ._reconcile import Plan, Resource, World
+from ._reconcile import Lock, Plan, Resource, World
 from ._volumes import open_backend
 
 _MAX_TEXT = 255
@@ -30,6 +30,9 @@ class _OnBackend(Resource):
         super().__init__(options)
         self.backend = open_backend(options["backend"])
         self.lock_path = self.backend.lock_path
+
+    def hold(self, lock: Lock) -> None:
+        self.backend.pause = lock.pause
 
     def observe(self, wants: t.Sequence[t.Any]) -> World:
         return dict(self.backend.observe())
@@ -86,7 +89,7 @@ class Attachments(_OnBackend):
         for key in ("instance", "action"):
             if not item.get(key):
                 raise Invalid(f"the attachment of volume {volume} names no {key}; give {key}")
-        told = {key: item.get(key) or None for key in ("host", "mode", "transport", "initiator", "ip", "device", "step", "reason")}
+        told = {key: item.get(key) or None for key in ("host", "mode", "transport", "iqn_prefix", "initiator", "ip", "device", "step", "reason")}
         return AttachmentWish(volume=volume, instance=item["instance"], action=item["action"], fresh_id=str(uuid.uuid4()), **told)
 
     def plan(self, want: AttachmentWish, world: World) -> Plan:
@@ -153,7 +156,7 @@ def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
 
 
 def _attachment_fields(attachment: Attachment) -> t.Dict[str, t.Any]:
-    names = ("host", "status", "mode", "transport", "initiator", "ip", "device", "step", "reason")
+    names = ("host", "status", "mode", "transport", "target_iqn", "initiator", "ip", "device", "step", "reason")
     return {"attachment_id": attachment.id, **{name: getattr(attachment, name) for name in names}}
 
 

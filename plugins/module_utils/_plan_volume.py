@@ -114,7 +114,7 @@ def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend
     steps = activation(have, backend)
     if size > have.size_bytes or have.status == "extending":
         after = dataclasses.replace(after, status=have.at_rest().status)
-        return _way(want, have, after, steps + _extension(have, after, world, backend))
+        return dataclasses.replace(_way(want, have, after, steps + _extension(have, after, world, backend)), undo=_unextending(have, after, backend))
     if have.data_bytes < have.size_bytes:
         steps += (Step(f"grow the data of volume {have.name} to the recorded {_gib(have)}", backend.allocate, (have,)),)
     if after != have:
@@ -161,6 +161,21 @@ def _extension(have: Volume, after: Volume, world: World, backend: VolumeBackend
         Step(f"grow volume {have.name} to {_gib(after)}", backend.allocate, (extending,)),
         Step(f"mark volume {have.name} {after.status}", backend.swap, (extending, after)),
     )
+
+
+def _unextending(have: Volume, after: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+    """Without it a volume that can't grow could neither be used nor given back any more."""
+    back = dataclasses.replace(have.at_rest(), size_bytes=have.data_bytes) if have.status == "extending" else have
+    extending = dataclasses.replace(after, status="extending")
+    return (Step(f"leave volume {have.name} at {_gib(back)}", _put_back, (backend, extending, back)),)
+
+
+def _put_back(backend: VolumeBackend, extending: Volume, back: Volume) -> None:
+    """The record as it was, unless the data is not as it was. Raises Conflict."""
+    now = backend.observe().get(extending.name)
+    if now != extending or now.data_bytes != back.data_bytes:
+        raise Conflict(f"volume {extending.name} has changed meanwhile; run the same play again")
+    backend.swap(extending, back)
 
 
 def _absent(want: VolumeWish, have: t.Optional[Volume], backend: VolumeBackend) -> Plan:

@@ -165,8 +165,9 @@ class FakeLvm:
     def _selected(self, lv, arguments):
         assert len(arguments) == 2 and arguments[0] == "--select", arguments
         self.before_write()
-        found = re.fullmatch(r'lv_tags=\{((?:"[^"]+"(?: && )?)+)\}', arguments[1])
-        return set(re.findall(r'"([^"]+)"', found.group(1))) <= lv.tags
+        found = re.fullmatch(r'lv_tags=([\[{])((?:"[^"]+"(?: && )?)+)[\]}]', arguments[1])
+        asked = set(re.findall(r'"([^"]+)"', found.group(2)))
+        return asked == lv.tags if found.group(1) == "[" else asked <= lv.tags
 
     def _write(self, tags):
         for tag in tags:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -131,9 +132,13 @@ def test_the_cases_hold_enough_crashes_and_refusals():
 
 def apply(subject: LvmBackend, wish: VolumeWish):
     plan = plan_volume(wish, subject.observe(), subject)
-    for step in plan.acts:
-        step.act(*step.args)
+    apply_steps(plan.acts)
     return plan
+
+
+def apply_steps(steps):
+    for step in steps:
+        step.act(*step.args)
 
 
 @pytest.mark.parametrize("state,wish", list(itertools.product(STATES, WISHES)))
@@ -184,6 +189,57 @@ def test_killed_between_two_commands_the_next_run_finishes(kill):
     assert [lvm.data[extent] for extent in lv.extents] == ["data"] * 4 + ["zero"] * 4
     assert backend(lvm).observe() == {"db": volume(size_bytes=2 * GIB)}
     assert set(lvm.lvs) == {"thin", NAME}
+
+
+@pytest.mark.parametrize("allocation", ["thin", "thick"])
+@pytest.mark.parametrize("killed_before", [False, True])
+def test_an_attached_volume_that_can_not_grow_stays_as_it_was(monkeypatch, allocation, killed_before):
+    """As with a physical volume that is closed for new extents: the space is there, and LVM refuses."""
+    lvm = FakeLvm()
+    have = volume(allocation=allocation, attachments=(ATTACHED,), status="in-use")
+    holding(lvm, dataclasses.replace(have, size_bytes=2 * GIB, status="extending") if killed_before else have, GIB)
+    subject = backend(lvm)
+    plan = plan_volume(WISHES["2 GiB"], subject.observe(), subject)
+    for command in ("lvcreate", "lvextend"):
+        monkeypatch.setattr(lvm, command, lambda arguments: failing(), raising=False)
+    with pytest.raises(Failed):
+        apply_steps(plan.acts)
+    apply_steps(plan.undo)
+    assert backend(lvm).observe() == {"db": have}
+
+
+def failing():
+    raise Failed("lvextend failed: Insufficient suitable allocatable extents")
+
+
+@pytest.mark.parametrize("wish,state", [("absent", "available"), ("2 GiB", "available"), ("2 GiB", "creating")])
+def test_others_get_at_the_volume_group_while_a_volume_is_zeroed(wish, state):
+    lvm, held = FakeLvm(), []
+    holding(lvm, volume(status=state))
+    subject = backend(lvm)
+
+    @contextlib.contextmanager
+    def pause():
+        held.append("free")
+        yield
+        held.append("held")
+
+    subject.pause = pause
+    lvm_zero, subject.zero = subject.zero, lambda *span: held.append("zero") or lvm_zero(*span)
+    apply(subject, WISHES[wish])
+    assert held == ["free", "zero", "held"]
+
+
+def test_a_volume_whose_data_has_grown_is_not_put_back():
+    lvm = FakeLvm()
+    holding(lvm, volume(status="available"))
+    subject = backend(lvm)
+    plan = plan_volume(WISHES["2 GiB"], subject.observe(), subject)
+    apply_steps(plan.acts[:-1])
+    with pytest.raises(Conflict, match="run the same play again"):
+        apply_steps(plan.undo)
+    apply(backend(lvm), WISHES["2 GiB"])
+    assert backend(lvm).observe() == {"db": volume(size_bytes=2 * GIB)}
 
 
 def test_what_a_killed_growth_left_goes_with_the_volume():

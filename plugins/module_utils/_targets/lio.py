@@ -42,7 +42,7 @@ _BEFORE_DOORS = ("authentication", "generate_node_acls")  # attributes of a TPG 
 
 class LioBackend(TargetBackend):
     where = "LIO"
-    lock_path = "/run/lock/stackless.block-lio"
+    lock_path = "/run/stackless-block-lio.lock"
     per_acl_read_only = saves_live = enables = True
     first_lun, last_lun = 0, 255  # rtslib maps no higher number
     bstypes = ("block", "fileio")

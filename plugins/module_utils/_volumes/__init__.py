@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from .._errors import Invalid
@@ -35,6 +36,7 @@ class VolumeBackend:
     allocations: t.Tuple[str, ...] = ()  # all ways that this pool has
     record_in_data = False  # the record is a part of the data: both are made, and go, with one swap
     warnings: t.Tuple[str, ...] = ()  # what the last look found wrong with records
+    pause: t.Callable[[], t.ContextManager[None]] = staticmethod(contextlib.nullcontext)  # gives the lock away for as long as it is entered
 
     def observe(self) -> t.Dict[str, Volume]:
         """All volumes of the pool by name, from their records. Raises Unavailable."""

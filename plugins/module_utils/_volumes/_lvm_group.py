@@ -12,6 +12,7 @@ The letters of vg_attr and lv_attr are those of vgs(8) and lvs(8).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import typing as t
@@ -68,8 +69,12 @@ class Group:
     attributes: str
     volumes: t.Tuple[LogicalVolume, ...] = ()
 
+    @functools.cached_property
+    def by_name(self) -> t.Dict[str, LogicalVolume]:
+        return {lv.name: lv for lv in self.volumes}
+
     def named(self, name: str) -> t.Optional[LogicalVolume]:
-        return next((lv for lv in self.volumes if lv.name == name), None)
+        return self.by_name.get(name)
 
     def promised(self, thin_pool: str) -> int:
         """The bytes of all thin volumes in a pool, whoever made them."""

@@ -141,9 +141,10 @@ class FileBackend(VolumeBackend):
         path = self.locate(volume.id)
         try:
             with open(path, "r+b", buffering=0) as handle:
-                for start, end in _data_extents(handle.fileno()):
-                    _zero(handle.fileno(), start, end)
-                os.fsync(handle.fileno())
+                with self.pause():  # it takes minutes, and the volume's status says what goes on
+                    for start, end in _data_extents(handle.fileno()):
+                        _zero(handle.fileno(), start, end)
+                    os.fsync(handle.fileno())
         except FileNotFoundError:
             return
         except OSError as error:

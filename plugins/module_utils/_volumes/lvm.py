@@ -33,7 +33,7 @@ from ._lvm_tags import GROWTH, own, tags_of
 
 _NAME = re.compile(r"(?!-|\.{1,2}$)[A-Za-z0-9+_.-]{1,127}")  # lvm(8), VALID NAMES
 _CLEAN = ("--zero", "y", "--wipesignatures", "y", "--size")  # old signatures go before udev could act on them
-_LOCKS = "/run/lock/stackless.block.lvm."
+_LOCK = "/run/stackless-block-lvm-{}.lock"  # not /run/lock, where everybody may make files
 
 
 class LvmBackend(VolumeBackend):
@@ -53,7 +53,7 @@ class LvmBackend(VolumeBackend):
         self.ratio = options.get("max_over_subscription_ratio") or 20.0
         self.limit = options.get("max_pool_used_percent") or 95.0
         self.where = f"/dev/{self.group}"
-        self.lock_path = _LOCKS + self.group
+        self.lock_path = _LOCK.format(self.group)
         self._seen: t.Optional[Group] = None  # the last look, which `missing` counts from
         self._found: t.Dict[str, Volume] = {}  # the volumes it found
         self._known: t.Dict[str, LogicalVolume] = {}  # every logical volume, with what this run has changed since
@@ -178,7 +178,7 @@ class LvmBackend(VolumeBackend):
             seen = self._look().named(lv.name)
             if seen is None or own(seen.tags) != then:
                 raise _overtaken(before)
-        self._known[lv.name] = dataclasses.replace(lv, tags=then)
+        self._known[lv.name] = dataclasses.replace(lv, tags=lv.tags - now | then)
 
     def _remove(self, volume: Volume) -> None:
         self._drop(_growth(volume))
@@ -193,7 +193,7 @@ class LvmBackend(VolumeBackend):
         What LVM says of what it did is only taken for a yes; a caller who misses that looks again.
         """
         try:
-            return self.lvm(command, *arguments, "--select", _having(own(self._known[_lv(volume)].tags)), f"{self.group}/{_lv(volume)}")
+            return self.lvm(command, *arguments, "--select", _being(self._known[_lv(volume)].tags), f"{self.group}/{_lv(volume)}")
         except Failed as error:
             if "Failed to find" in str(error):
                 raise _overtaken(volume) from error
@@ -208,7 +208,7 @@ class LvmBackend(VolumeBackend):
         elif lv.size_bytes < volume.size_bytes:
             self._extend(volume, lv, *self._zeroed(volume, volume.size_bytes - lv.size_bytes))
         if volume.status == "creating" and not lv.thin_pool:
-            self.zero(self.locate(volume.id), 0, self._known[lv.name].size_bytes)
+            self._zero(self.locate(volume.id), self._known[lv.name].size_bytes)
 
     def _extend(self, volume: Volume, lv: LogicalVolume, *places: str) -> None:
         if lv.size_bytes < volume.size_bytes:
@@ -221,7 +221,7 @@ class LvmBackend(VolumeBackend):
         self._drop(name)
         self.lvm("lvcreate", "--yes", *_CLEAN, f"{size_bytes}b", "--name", name, "--addtag", GROWTH, self.group)
         self._known[name] = LogicalVolume(name, size_bytes, frozenset((GROWTH,)))
-        self.zero(f"{self.where}/{name}", 0, size_bytes)
+        self._zero(f"{self.where}/{name}", size_bytes)
         report = self.lvm("lvs", "--reportformat", "json", "-o", "seg_pe_ranges", f"{self.group}/{name}")
         self._drop(name)
         return " ".join(row["seg_pe_ranges"] for row in json.loads(report)["report"][0]["lv"]).split()
@@ -230,11 +230,16 @@ class LvmBackend(VolumeBackend):
         if name in self._known:
             # Discarded space may come back with old bytes: it has to stay as it was zeroed.
             keep = ["--config", "devices/issue_discards=0"]
-            self.lvm("lvremove", "--yes", "--force", *keep, "--select", _having((GROWTH,)), f"{self.group}/{name}")
+            self.lvm("lvremove", "--yes", "--force", *keep, "--select", _having(GROWTH), f"{self.group}/{name}")
             del self._known[name]
 
     def wipe(self, volume: Volume) -> None:
-        self.zero(self.locate(volume.id), 0, self._active(volume).size_bytes)
+        self._zero(self.locate(volume.id), self._active(volume).size_bytes)
+
+    def _zero(self, path: str, size_bytes: int) -> None:
+        """Takes minutes. Nobody needs to wait for it: the device is open for this run alone, and its volume's status says why."""
+        with self.pause():
+            self.zero(path, 0, size_bytes)
 
     def activate(self, volume: Volume) -> None:
         name = _lv(volume)
@@ -269,9 +274,14 @@ def _each(option: str, values: t.Iterable[str]) -> t.List[str]:
     return [word for value in values for word in (option, value)]
 
 
-def _having(tags: t.Iterable[str]) -> str:
-    """LVM's selection of what has all of these tags (lvmreport(7))."""
-    return "lv_tags={" + " && ".join(f'"{tag}"' for tag in sorted(tags)) + "}"
+def _having(tag: str) -> str:
+    """LVM's selection of what has this tag, besides others (lvmreport(7))."""
+    return f'lv_tags={{"{tag}"}}'
+
+
+def _being(tags: t.Iterable[str]) -> str:
+    """LVM's selection of what has these tags and no other ones."""
+    return "lv_tags=[" + " && ".join(f'"{tag}"' for tag in sorted(tags)) + "]"
 
 
 def _overtaken(volume: Volume) -> Conflict:
