@@ -67,6 +67,7 @@ class AttachmentWish:
     host: t.Optional[str] = None
     mode: t.Optional[str] = None
     transport: t.Optional[str] = None
+    iqn_prefix: t.Optional[str] = None
     initiator: t.Optional[str] = None
     ip: t.Optional[str] = None
     device: t.Optional[str] = None
@@ -118,14 +119,14 @@ def _reserved(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]
     if have is None:
         _check_free(want, volume)
         fresh = Attachment(id=want.fresh_id, instance=want.instance, host=want.host, mode=want.mode or "rw")
-        return _told(want, _carried(want, fresh))
+        return _told(want, _carried(want, volume, fresh))
     if have.host != want.host:
         raise Conflict(f"volume {volume.name} is held by {volume.holders()}, not on {want.host}; detach it there first")
     if have.status == "detaching":
         raise Conflict(f"volume {volume.name} is being detached from {want.instance}{_why(have)}; finish the detach first")
     if have.status == "detached":
         again = dataclasses.replace(have, status="reserved", step=None, reason=None)  # its host is proven clean
-        return _told(want, _carried(want, again))
+        return _told(want, _carried(want, volume, again))
     if want.transport not in (None, have.transport):
         raise Conflict(
             f"volume {volume.name} is {have.status} for {want.instance} by transport {have.transport}, not {want.transport}; "
@@ -134,8 +135,11 @@ def _reserved(want: AttachmentWish, volume: Volume, have: t.Optional[Attachment]
     return _told(want, have)
 
 
-def _carried(want: AttachmentWish, have: Attachment) -> Attachment:
-    return dataclasses.replace(have, transport=want.transport or have.transport)
+def _carried(want: AttachmentWish, volume: Volume, have: Attachment) -> Attachment:
+    """How the bytes will travel. All who share a volume share its export, whatever name a later one would give it."""
+    shared = [a.target_iqn for a in volume.attachments if a.target_iqn]
+    named = [f"{want.iqn_prefix}:volume-{volume.id}"] if want.iqn_prefix else [None]
+    return dataclasses.replace(have, transport=want.transport or have.transport, target_iqn=(shared + named)[0])
 
 
 def _check_free(want: AttachmentWish, volume: Volume) -> None:
@@ -153,7 +157,8 @@ def _check_free(want: AttachmentWish, volume: Volume) -> None:
 def _moved(want: AttachmentWish, volume: Volume, have: Attachment) -> Attachment:
     transition = TRANSITIONS[want.action]
     if have.status in transition.done:
-        return _told(want, have)
+        # whoever completes it has done what an earlier run stopped at
+        return _told(want, dataclasses.replace(have, step=None, reason=None) if want.action == "complete" else have)
     if have.status not in transition.starts:
         raise Conflict(f"the attachment of volume {volume.name} to {want.instance} is {have.status}{_why(have)}: {want.action} is not possible now")
     return _told(want, dataclasses.replace(have, status=transition.to, step=None, reason=None))

@@ -58,6 +58,12 @@ options:
       - One that is reserved already keeps its transport; another one is refused.
     type: str
     choices: [host, qemu, local]
+  iqn_prefix: &iqn_prefix
+    description:
+      - What the name of the export begins with, asked for when the volume is reserved. A colon, C(volume-) and the id of the volume follow.
+      - The name is kept in the record, so that the way back finds the export whatever the prefix is then. All who share a volume share its export.
+    type: str
+    version_added: 0.2.0
   initiator: &initiator
     description:
       - The name with which the compute host logs in.
@@ -90,6 +96,7 @@ options:
       host: *host
       mode: *mode
       transport: *transport
+      iqn_prefix: *iqn_prefix
       initiator: *initiator
       ip: *ip
       device: *device
@@ -202,6 +209,11 @@ results:
       type: str
       returned: when there is an attachment
       sample: host
+    target_iqn: &r_target_iqn
+      description: The name of the export; null when the record does not say it.
+      type: str
+      returned: when there is an attachment
+      sample: iqn.2026-01.org.stackless:volume-0b5e7a1c-2222-4222-8333-444455556666
     others: &r_others
       description: How many other attachments may still hold the exported volume; with 0 left the export may go.
       type: int
@@ -237,6 +249,7 @@ path: *r_path
 connection_info: *r_connection_info
 host: *r_host
 transport: *r_transport
+target_iqn: *r_target_iqn
 others: *r_others
 others_on_host: *r_others_on_host
 others_staying: *r_others_staying
@@ -257,6 +270,7 @@ OPTIONS = {
     "host": {"type": "str"},
     "mode": {"type": "str", "choices": ["rw", "ro"]},
     "transport": {"type": "str", "choices": ["host", "qemu", "local"]},
+    "iqn_prefix": {"type": "str"},
     "initiator": {"type": "str"},
     "ip": {"type": "str"},
     "device": {"type": "str"},

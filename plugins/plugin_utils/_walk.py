@@ -80,16 +80,16 @@ def _placed(attachment: Attachment, ground: Ground, homes: Mapping[str, str], un
         return _failed(attachment, "volume", unmade[attachment["volume"]])
     storage = attachment.get("storage_host") or homes.get(attachment["volume"])
     if storage is None and len(ground.storage_hosts) != 1:
-        return _failed(attachment, "place", _homeless(attachment["volume"], ground))
+        return _failed(attachment, "place", _homeless(attachment["volume"], ground.storage_hosts, ground.looks))
     return _on_compute({**attachment, "storage_host": storage or ground.storage_hosts[0]}, ground)
 
 
-def _homeless(volume: str, ground: Ground) -> str:
-    if not ground.storage_hosts:
+def _homeless(volume: str, storage_hosts: Sequence[str], looks: Answers) -> str:
+    if not storage_hosts:
         return f"volume {volume} has no storage host; put one into the inventory group storage, or set storage_hosts"
-    silent = [f"{host} ({_said(look)})" for host, look in ground.looks.items() if "volumes" not in look]
+    silent = [f"{host} ({_said(look)})" for host, look in looks.items() if "volumes" not in look]
     missing = f"; no answer from {', '.join(silent)}" if silent else ""
-    asked = ", ".join(ground.storage_hosts)
+    asked = ", ".join(storage_hosts)
     return (
         f"no storage host, or more than one, has a volume {volume} ({asked} were asked){missing}; "
         "say which with storage_host, make it, or correct the name"
@@ -164,6 +164,8 @@ def _skips(attachment: Attachment, step: str) -> bool:
         return True
     if STEPS[step].transports and attachment["transport"] not in STEPS[step].transports:
         return True
+    if step == "recount":
+        return attachment["others_on_host"] == 0
     if step == "logout":
         return attachment["others_staying"] > 0
     if step == "deny":
@@ -193,7 +195,8 @@ def _merged(attachment: Attachment, step: str, walk_step: WalkStep, answers: Ans
 def _picked(attachment: Attachment, step: str, result: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
     """What an attachment learns from an answer beyond the plain fields of its result."""
     if step in ("reserve", "begin") and result.get("volume_id"):
-        return {"target_iqn": f"{attachment['iqn_prefix']}:volume-{result['volume_id']}", **_host_of(attachment, result)}
+        named = result.get("target_iqn") or f"{attachment['iqn_prefix']}:volume-{result['volume_id']}"  # records of 0.1.0 do not say it
+        return {"target_iqn": named, **_host_of(attachment, result)}
     if step == "export":
         mine = next(lun for lun in result["luns"] if lun["serial"] == attachment["volume_id"])
         return {"portals": result["portals"], "lun": mine["lun"], "wwid": mine["wwid"]}
@@ -335,17 +338,25 @@ def predicted(answers: Answers) -> list[dict[str, Any]]:
 
 
 def housed(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[dict[str, Any]]:
-    """The wished volumes, each with the storage host that has it; raises ValueError for one that is nowhere."""
-    homes = homes_of(looks)
-    unknown = [str(wish.get("name")) for wish in wishes if wish.get("name") not in homes]
-    if unknown:
-        raise ValueError(f"no storage host, or more than one, has a volume {', '.join(unknown)}; correct the name, or make it first")
-    return [{**wish, "storage_host": homes[wish["name"]]} for wish in wishes]
+    """The wished volumes that were found, each with the storage host that has it; `homeless` tells of the others."""
+    homes, there = homes_of(looks), _volumes_in(looks)
+    placed = [{"storage_host": homes.get(wish["name"]), **wish} for wish in wishes]
+    return [wish for wish in placed if (wish["storage_host"], wish["name"]) in there]
+
+
+def homeless(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[str]:
+    """Why a wished volume was not found, a sentence each."""
+    found = {wish["name"] for wish in housed(wishes, looks)}
+    return [_homeless(wish["name"], list(looks), looks) for wish in wishes if wish["name"] not in found]
+
+
+def _volumes_in(looks: Answers) -> dict[tuple[str, str], Mapping[str, Any]]:
+    return {(host, volume["name"]): volume for host, look in looks.items() for volume in look.get("volumes") or []}
 
 
 def attached(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[Attachment]:
     """Who has these volumes now, as wishes for a walk that goes there again."""
-    found = {(host, volume["name"]): volume for host, look in looks.items() for volume in look.get("volumes") or []}
+    found = _volumes_in(looks)
     return [
         {"volume": wish["name"], "storage_host": wish["storage_host"], **{key: a[key] for key in ("instance", "host", "mode", "transport")}}
         for wish in housed(wishes, looks)
@@ -354,13 +365,24 @@ def attached(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[Attach
     ]
 
 
+def located(looks: Answers) -> list[dict[str, Any]]:
+    """Every volume that was found, as a wish that says where; of a name that two hosts have, both."""
+    return [{"name": name, "storage_host": host} for host, name in _volumes_in(looks)]
+
+
 def _attachment_action(action: str) -> Callable[[Attachment, Mapping[str, Any]], dict[str, Any]]:
     return lambda a, settings: {"volume": a["volume"], "instance": a["instance"], "action": action}
+
+
+def _recount_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return _attachment_action("give_up" if "undoing" in attachment else "begin_detaching")(attachment, settings)
 
 
 def _reserve_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
     connector = attachment["connector"]
     told = {"initiator": connector["initiator"], "ip": connector["ip"], "mode": attachment.get("mode") or "rw", "transport": attachment["transport"]}
+    if attachment["transport"] in _EXPORTED:
+        told["iqn_prefix"] = attachment["iqn_prefix"]
     return {"volume": attachment["volume"], "instance": attachment["instance"], "action": "reserve", "host": attachment["host"], **told}
 
 
@@ -369,12 +391,14 @@ def _complete_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[
 
 
 def _export_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
-    lun = {"path": attachment["path"], "serial": attachment["volume_id"]}  # its number is the target daemon's first
-    return {"target_iqn": attachment["target_iqn"], "luns": [lun], "portals": settings["portals"]}
+    options = settings.get("options") or {}
+    lun = {**(options.get("lun") or {}), "path": attachment["path"], "serial": attachment["volume_id"]}  # its number is the target daemon's first
+    wished = {"attributes": options["attributes"]} if options.get("attributes") else {}
+    return {"target_iqn": attachment["target_iqn"], "luns": [lun], "portals": settings["portals"], **wished}
 
 
 def _acl_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
-    door = {"initiator": attachment["connector"]["initiator"], "chap": settings.get("chap", "generate")}
+    door = {"initiator": attachment["connector"]["initiator"], "chap": settings.get("chap", "generate"), **(settings.get("options") or {})}
     return {"target_iqn": attachment["target_iqn"], "acls": [door]}
 
 
@@ -458,7 +482,7 @@ _COUNTS = ("others", "others_on_host", "others_staying")
 _RESERVED = ("attachment_id", "volume_id", "size_bytes", "path", "multiattach", "status", "transport", *_COUNTS, "record")
 _RECORDED = (*_RESERVED, "initiator", "device")
 
-_BACKWARDS = ("give_up", "detach", "logout", "terminate", "deny", "withdraw", "release")
+_BACKWARDS = ("give_up", "detach", "recount", "logout", "terminate", "deny", "withdraw", "release")
 TRANSPORTS = ("host", "qemu", "local")
 _EXPORTED = ("host", "qemu")
 
@@ -472,6 +496,8 @@ STEPS: dict[str, WalkStep] = {
     "begin": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("begin_detaching"), _RECORDED),
     "give_up": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("give_up"), _COUNTS),
     "detach": WalkStep("host", ("instance", "volume_id"), ("domain", "serial"), _detach_item),
+    # what they share with others of their host is looked at again when their own disks are out: the last one logs out
+    "recount": WalkStep("storage_host", _BY_NAME, _BY_NAME, _recount_item, _COUNTS),
     "logout": WalkStep("host", ("target_iqn",), ("target_iqn",), _logout_item, transports=("host",)),
     "terminate": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("terminate"), (*_COUNTS, "status")),
     "deny": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _deny_item, merge="acls", transports=_EXPORTED),

@@ -83,11 +83,22 @@ def test_a_detach_is_predicted_too_and_leaves_nothing_but_the_volumes(lab):
     assert leftovers(lab) == {**CLEAN, "volumes": ["db-data", "db-log"]}
 
 
-def test_the_bytes_are_there_on_another_host(lab):
+OTHERWISE = {
+    "volume_attach_iqn_prefix": "iqn.2030-01.org.example.elsewhere",
+    "iscsi_acl": {"mutual_username": "storage-1", "mutual_password": "the-target-itself"},
+    "iscsi_export": {"attributes": {"default_cmdsn_depth": 128}, "lun": {"discard": False}},
+}
+
+
+def test_the_bytes_are_there_on_another_host_that_is_served_otherwise(lab):
+    """The way back does not know that: what it takes down stands in the record."""
     log = volume(lab, "db-log")
-    good(lab.play("attach", attachments=[{"volume": "db-log", "instance": "db-1", "bus": "scsi"}]))
+    good(lab.play("attach", attachments=[{"volume": "db-log", "instance": "db-1", "bus": "scsi"}], **OTHERWISE))
     assert attachments(lab)["db-log"] == [("db-1", "compute-2", "attached")]
     assert holds(lab.compute2, device_of(lab.compute2, "db-1", log["id"]), 0x5A)
+    target = f"/sys/kernel/config/target/iscsi/{OTHERWISE['volume_attach_iqn_prefix']}:volume-{log['id']}/tpgt_1"
+    assert lab.storage.run(f"cat {target}/attrib/default_cmdsn_depth {target}/lun/lun_0/*/attrib/emulate_tpu").split() == ["128", "0"]
+    assert "node.session.auth.username_in = storage-1" in lab.compute2.run("find /etc/iscsi/nodes -type f -exec cat {} +")
     good(lab.play("detach", attachments=[{"volume": "db-log", "instance": "db-1"}]))
 
 

@@ -143,6 +143,15 @@ def test_a_record_without_a_transport_is_an_old_one_of_qemus():
     assert attachment_from({"id": "a", "instance": "i", "host": "h"}).transport == "qemu"
 
 
+def test_the_export_is_named_once_and_shared():
+    first = act("reserve", volume(multiattach=True), iqn_prefix="iqn.2020-01.org.example")
+    assert first.attachment("web-1").target_iqn == "iqn.2020-01.org.example:volume-v1"
+    again = act("reserve", first, iqn_prefix="iqn.2026-01.org.example")
+    both = act("reserve", again, instance="web-2", iqn_prefix="iqn.2026-01.org.example")
+    assert {a.target_iqn for a in both.attachments} == {"iqn.2020-01.org.example:volume-v1"}
+    assert act("reserve", volume()).attachment("web-1").target_iqn is None
+
+
 def test_reserve_needs_a_host():
     with pytest.raises(Invalid, match="give host"):
         act("reserve", volume(), host=None)
@@ -158,7 +167,11 @@ def test_an_unknown_volume_is_refused_forwards_and_warned_of_backwards():
 def test_step_and_reason_are_noted_and_go_with_the_next_move():
     noted = act("reserve", volume(MINE), step="attach", reason="compute-1 is unreachable")
     assert (noted.attachment("web-1").step, noted.attachment("web-1").reason) == ("attach", "compute-1 is unreachable")
-    assert act("complete", noted).attachment("web-1").reason is None
+    completed = act("complete", noted)
+    assert completed.attachment("web-1").reason is None
+    stopped = act("complete", completed, step="login", reason="no portal is reached")
+    assert stopped.attachment("web-1").reason == "no portal is reached"
+    assert act("complete", stopped) == completed
 
 
 def test_who_shares_the_session_counts_those_that_stay():

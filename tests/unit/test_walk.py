@@ -16,10 +16,11 @@ COMPUTE = {
     "c3": {"unreachable": True, "msg": "no route to host"},
 }
 WISH = {"volume": "db", "instance": "web-1"}
+PREFIX = "iqn.2026-01.org.example"
 
 
 def place(*wishes, connectors=None, storage=("s1",), looks=None, **more):
-    return _walk.place(list(wishes), connectors or COMPUTE, list(storage), looks or {}, "iqn.2026-01.org.example", **more)
+    return _walk.place(list(wishes), connectors or COMPUTE, list(storage), looks or {}, PREFIX, **more)
 
 
 def reserved(placed, **changes):
@@ -138,7 +139,9 @@ class TestItems:
 
     def test_reserve_names_host_and_initiator(self):
         (item,) = _walk.items(place(WISH), "reserve", "s1")
-        assert item == {**WISH, "action": "reserve", "host": "c1", "initiator": CONNECTOR["initiator"], "ip": "192.0.2.7", "mode": "rw", "transport": "host"}
+        told = {"initiator": CONNECTOR["initiator"], "ip": "192.0.2.7", "mode": "rw", "transport": "host", "iqn_prefix": PREFIX}
+        assert item == {**WISH, "action": "reserve", "host": "c1", **told}
+        assert "iqn_prefix" not in _walk.items(place({**WISH, "transport": "local"}, storage=("c1",)), "reserve", "c1")[0]
 
     def test_attachments_of_one_target_share_an_item(self):
         first, second = reserved(place(WISH))[0], reserved(place(WISH))[0]
@@ -147,6 +150,14 @@ class TestItems:
         (item,) = _walk.items([first, second], "acl", "s1")
         assert [a["initiator"] for a in item["acls"]] == [CONNECTOR["initiator"], COMPUTE["c2"]["connector"]["initiator"]]
         assert len(_walk.items([first, dict(first)], "acl", "s1")[0]["acls"]) == 1
+
+    def test_export_and_door_are_as_their_storage_host_says(self):
+        options = {"attributes": {"default_cmdsn_depth": 128}, "lun": {"discard": False, "path": "/etc/passwd"}}
+        (export,) = _walk.items(reserved(place(WISH)), "export", "s1", {"portals": [], "options": options})
+        assert export["attributes"] == {"default_cmdsn_depth": 128} and export["luns"] == [{"discard": False, "path": "/p/v1", "serial": "v1"}]
+        settings = {"chap": "generate", "options": {"mutual_username": "it", "mutual_password": "its own"}}
+        (door,) = _walk.items(reserved(place(WISH)), "acl", "s1", settings)[0]["acls"]
+        assert door == {"initiator": CONNECTOR["initiator"], "chap": "generate", "mutual_username": "it", "mutual_password": "its own"}
 
     def test_the_disk_gets_the_auth_of_its_own_initiator(self):
         (item,) = _walk.items(admitted(), "attach", "c1")
@@ -182,6 +193,22 @@ class TestItems:
         items = _walk.items(after, "logout", "c1")
         assert [item["if_in_use"] for item in items] == ([expected] if expected else [])
         assert all((item["state"], item["serial"]) == ("absent", "v1") for item in items)
+
+    def test_what_others_share_is_counted_again_when_the_own_disk_is_out(self):
+        """Two plays, each on its way back with one of them: the later one must find nobody else there."""
+        shared = [{**admitted("host")[0], "others": 1, "others_on_host": 1, "others_staying": 1}]
+        assert _walk.items(_walk.to_undo(fail(shared, "attach")), "recount", "s1") == [{**WISH, "action": "give_up"}]
+        assert _walk.items(shared, "recount", "s1") == [{**WISH, "action": "begin_detaching"}]
+        counted = _walk.merge(shared, "recount", {"s1": {"results": [{**WISH, "others": 1, "others_on_host": 1, "others_staying": 0}]}})
+        assert [item["if_in_use"] for item in _walk.items(counted, "logout", "c1")] == ["keep"]
+        alone = [{**shared[0], "others_on_host": 0}]
+        assert _walk.items(alone, "recount", "s1") == [] and _walk.merge(alone, "recount", {}) == alone
+
+    @pytest.mark.parametrize("prefix", [PREFIX, None])
+    def test_the_export_is_the_recorded_one(self, prefix):
+        recorded = {"target_iqn": "iqn.2020-01.org.example.old:volume-v1"} if prefix else {}
+        (begun,) = _walk.merge(place(WISH, backwards=True), "begin", {"s1": {"results": [{**WISH, "volume_id": "v1", "transport": "host", **recorded}]}})
+        assert begun["target_iqn"] == recorded.get("target_iqn", f"{PREFIX}:volume-v1")
 
     @pytest.mark.parametrize("others,here,steps", [(0, 0, ["withdraw"]), (1, 0, ["deny"]), (1, 1, [])])
     def test_an_export_stays_as_long_as_others_need_it(self, others, here, steps):
@@ -281,8 +308,22 @@ def test_who_has_the_volumes_that_are_to_grow():
     assert _walk.attached(wishes, looks) == [
         {"volume": "db", "storage_host": "s1", "instance": "web-1", "host": "c1", "mode": "ro", "transport": "qemu"}
     ]
-    with pytest.raises(ValueError, match="has a volume nope; correct the name"):
-        _walk.housed([{"name": "nope"}], looks)
+
+
+def test_a_volume_that_is_not_found_is_told_and_keeps_no_other_from_growing():
+    free = {"name": "free", "attachments": []}
+    looks = {"s1": {"volumes": [free, {**free, "name": "twin"}]}, "s2": {"volumes": [{**free, "name": "twin"}]}, "s3": {"unreachable": True, "msg": "away"}}
+    wishes = [{"name": "free"}, {"name": "nope"}, {"name": "twin"}, {"name": "twin", "storage_host": "s2"}, {"name": "free", "storage_host": "s3"}]
+    assert _walk.housed(wishes, looks) == [{"name": "free", "storage_host": "s1"}, {"name": "twin", "storage_host": "s2"}]
+    (told,) = _walk.homeless(wishes[:2], looks)
+    assert "has a volume nope (s1, s2, s3 were asked); no answer from s3 (unreachable: away); say which with storage_host" in told
+    assert len(_walk.homeless(wishes[4:], looks)) == 1
+
+
+def test_what_two_hosts_call_alike_is_recovered_on_both():
+    attached = {"instance": "web-1", "host": "c1", "mode": "rw", "transport": "host", "status": "attached"}
+    looks = {"s1": {"volumes": [{"name": "db", "attachments": [attached]}]}, "s2": {"volumes": [{"name": "db", "attachments": []}]}, "s3": {}}
+    assert [(a["storage_host"], a["volume"]) for a in _walk.attached(_walk.located(looks), looks)] == [("s1", "db")]
 
 
 def test_volumes_go_home():

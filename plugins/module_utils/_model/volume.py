@@ -30,8 +30,8 @@ class Attachment:
     """One volume given to one instance, or on the way there or back.
 
     `status` is reserved, attaching, attached, detaching or detached. `transport` is how the bytes travel: host (its
-    kernel logs in), qemu (QEMU itself does) or local (no export). `step` and `reason` say where and why a walk
-    stopped, for the person who has to look at it.
+    kernel logs in), qemu (QEMU itself does) or local (no export). `target_iqn` is the export that the way back has to
+    take down. `step` and `reason` say where and why a walk stopped, for the person who has to look at it.
     """
 
     id: str
@@ -40,6 +40,7 @@ class Attachment:
     status: str = "reserved"
     mode: str = "rw"
     transport: str = "qemu"  # what records of 0.1.0, which do not say it, meant
+    target_iqn: t.Optional[str] = None
     initiator: t.Optional[str] = None
     ip: t.Optional[str] = None
     device: t.Optional[str] = None
