@@ -168,7 +168,7 @@ def brick_archive() -> bytes:
     """os-brick and all that it needs, for the Python of the hosts."""
     place = ROOT / ".cache" / "bench" / BRICK
     if not place.exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", f"{place}.new", BRICK, "eventlet", "yappi"]
+        command = [sys.executable, "-m", "pip", "install", "-qq", "--no-compile", "--target", f"{place}.new", BRICK, "eventlet", "yappi"]
         subprocess.run(command, check=True)
         Path(f"{place}.new").rename(place)
     packed = io.BytesIO()

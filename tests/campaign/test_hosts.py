@@ -57,6 +57,17 @@ def test_session_and_acl_of_a_shared_volume_stay_until_the_last_of_their_host_ha
     assert leftovers(lab) == {**CLEAN, "volumes": ["shared"]}
 
 
+def test_two_plays_that_take_one_volume_back_at_once_leave_nothing(clean):
+    """Each sees the other's instance at first, and whoever is last logs out, withdraws and has nobody to wait for."""
+    lab = clean
+    both = [on("web-1"), on("web-2")]
+    good(lab.play("attach", volumes=[{"name": "shared", "size_gib": 1, "multiattach": True}], attachments=both))
+    with ThreadPoolExecutor(2) as controllers:
+        list(controllers.map(lambda one: lab.play("detach", attachments=[one]), both))
+    good(lab.play("detach", attachments=both))  # one of them may have met the other in the middle
+    assert leftovers(lab) == {**CLEAN, "volumes": ["shared"]}
+
+
 def test_two_controllers_with_twenty_volumes_for_two_hosts(clean):
     lab = clean
     wishes = []
@@ -77,49 +88,44 @@ def test_two_controllers_with_twenty_volumes_for_two_hosts(clean):
 class TestSilence:
     """A compute host that nobody reaches: nothing of the storage side goes, the reason is kept, the next run finishes."""
 
-    def freeze_when(self, lab, script):
-        """Stops the compute host as soon as this script succeeds on the storage host."""
-
-        def watch():
-            deadline = time.monotonic() + 100
-            while time.monotonic() < deadline:
-                if lab.storage.ssh(script, 20)[0] == 0:
-                    lab.compute.freeze()
-                    return
-                time.sleep(0.1)
-
-        watcher = threading.Thread(target=watch)
+    def play_until(self, lab, script, name):
+        """Plays, with the compute host stopped as soon as this script succeeds on the storage host."""
+        watcher = threading.Thread(target=self.freeze_when, args=(lab, script))
         watcher.start()
-        return watcher
+        try:
+            return lab.play(name, attachments=[on("web-1")])
+        finally:
+            watcher.join()
+            lab.compute.thaw()
+
+    def freeze_when(self, lab, script):
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline:
+            if lab.storage.ssh(script, 20)[0] == 0:
+                lab.compute.freeze()
+                return
+            time.sleep(0.1)
+
+    def stopped(self, lab, played, step, status):
+        """The walk stopped at this step, its export stands, and the record says why."""
+        bad(played, f"shared -> web-1 | {step} | ")
+        (kept,) = volume(lab, "shared")["attachments"]
+        assert (kept["status"], kept["step"]) == (status, step) and "unreachable" in kept["reason"]
+        assert len(leftovers(lab)["targets"]) == 1
 
     def test_in_the_middle_of_an_attach(self, clean):
         lab = clean
         good(lab.play("volume", volumes=[{"name": "shared", "size_gib": 1}]))
-        watcher = self.freeze_when(lab, "ls -d /sys/kernel/config/target/iscsi/iqn.*")
-        try:
-            played = lab.play("attach", attachments=[on("web-1")])
-        finally:
-            watcher.join()
-            lab.compute.thaw()
-        bad(played, "shared -> web-1 | login | ")
-        (kept,) = volume(lab, "shared")["attachments"]
-        assert (kept["status"], kept["step"]) == ("reserved", "login") and "unreachable" in kept["reason"]
-        assert len(leftovers(lab)["targets"]) == 1
+        played = self.play_until(lab, "ls -d /sys/kernel/config/target/iscsi/iqn.*", "attach")
+        self.stopped(lab, played, "login", "reserved")
         good(lab.play("attach", attachments=[on("web-1")]))
         assert attachments(lab) == {"shared": [("web-1", "compute-1", "attached")]}
 
     def test_in_the_middle_of_a_detach(self, clean):
         lab = clean
         good(lab.play("attach", volumes=[{"name": "shared", "size_gib": 1}], attachments=[on("web-1")]))
-        watcher = self.freeze_when(lab, "lvs --noheadings -o lv_tags volumes | grep -q detaching")
-        try:
-            played = lab.play("detach", attachments=[on("web-1")])
-        finally:
-            watcher.join()
-            lab.compute.thaw()
-        bad(played, "shared -> web-1 | detach | ")
-        (kept,) = volume(lab, "shared")["attachments"]
-        assert (kept["status"], kept["step"]) == ("detaching", "detach") and "unreachable" in kept["reason"]
-        assert len(leftovers(lab)["targets"]) == 1 and len(names(lab.storage, INITIATORS)) == 1
+        played = self.play_until(lab, "lvs --noheadings -o lv_tags volumes | grep -q detaching", "detach")
+        self.stopped(lab, played, "detach", "detaching")
+        assert len(names(lab.storage, INITIATORS)) == 1
         good(lab.play("detach", attachments=[on("web-1")]))
         assert leftovers(lab) == {**CLEAN, "volumes": ["shared"]}
