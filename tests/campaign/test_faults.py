@@ -154,3 +154,39 @@ def test_a_guest_that_does_not_let_go_keeps_disk_session_and_export(clean):
 def test_a_full_group_is_told_before_anything_is_made(lab):
     bad(lab.play("attach", volumes=[{"name": "one", "size_gib": 100000}], attachments=ON), "one -> web-1 | volume | ", "GiB")
     assert leftovers(lab) == CLEAN
+
+
+TARGET_HOST = """
+- hosts: storage
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role:
+        name: stackless.block.target_host
+"""
+SAVED = "sha256sum /etc/rtslib-fb-target/saveconfig.json"
+
+
+def test_what_a_storage_host_starts_without_is_told_kept_and_brought_back(clean, tmp_path):
+    """The restore at boot calls it a success: a target without its LUN, and the next save of others would lose it for good."""
+    lab = clean
+    role = tmp_path / "target_host.yml"
+    role.write_text(TARGET_HOST)
+    assert good(lab.play(str(role))).changed and good(lab.play(str(role))).changed == []
+    good(lab.play("attach", **WISH))
+    one = volume(lab, "one")
+    saved = lab.storage.run(SAVED)
+    lab.storage.run(f"lvchange -qq --setactivationskip y {one['path']}")
+    lab.storage.reboot(hard=True)
+    lab.storage.run("systemctl is-active rtslib-fb-targetctl", timeout=120)
+    (found,) = lab.storage.module("iscsi_target_info", {"helper": "lio"})["targets"]
+    assert found["incomplete"] == [f"LUN 0 ({one['path']})"]
+    bad(lab.play("restore"), f"no file or block device {one['path']} for LUN 0")
+    assert lab.storage.run(SAVED) == saved
+
+    lab.storage.run(f"lvchange -qq --setactivationskip n {one['path']} && lvchange -qq -ay {one['path']}")
+    assert good(lab.play("restore")).changed and good(lab.play("restore")).changed == []
+    lab.compute.run("for i in $(seq 60); do grep -q LOGGED /sys/class/iscsi_session/*/state && exit 0; sleep 1; done; exit 1", timeout=90)
+    write(lab.compute, "web-1", one["id"], 0x53)
+    assert holds(lab.storage, one["path"], 0x53)
+    good(lab.play("detach", attachments=ON))
+    assert leftovers(lab) == KEPT
