@@ -240,7 +240,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> OpenIscsiHost:
     made.done = []
     for verb in ("_log_out", "_log_in", "_scan"):
         monkeypatch.setattr(made, verb, lambda asked, verb=verb: made.done.append((verb, len(asked))))
-    monkeypatch.setattr(made, "_now", lambda iqn: Connection(devices=(Device(1, FOUR, wwid=FOUND[1], name="sdb"),)))
+    seen = {IQN: Connection(devices=(Device(1, FOUR, wwid=FOUND[1], name="sdb"),))}
+    monkeypatch.setattr(made.sysfs, "connections", lambda iqns, closely: seen)
     monkeypatch.setattr(made.multipath, "claimed", frozenset)
     return made
 
@@ -258,6 +259,21 @@ def test_what_was_gathered_is_done_once_even_where_it_fails(host: Any, monkeypat
     host.log_out(IQN, (FOUR,))
     host.flush()
     assert host.done == [("_log_in", 1), ("_log_out", 1)]
+
+
+def test_portals_are_tried_in_turn_until_one_lets_this_host_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, tried = OpenIscsiHost(), []
+
+    def attempt(asked: Any) -> None:
+        tried.append([(login.iqn, portal) for login, portal in asked])
+        host._failed.update({(login.iqn, portal): "no" for login, portal in asked if login.iqn == IQN and portal == FOUR})
+
+    monkeypatch.setattr(host, "_try", attempt)
+    host.log_in(IQN, (FOUR, SIX), "default", False)
+    host.log_in(IQN + "0", (FOUR, SIX), "default", False)
+    host.log_in(IQN + "1", (FOUR, SIX), "default", True)
+    host.flush()
+    assert tried == [[(IQN, FOUR), (IQN + "0", FOUR), (IQN + "1", FOUR), (IQN + "1", SIX)], [(IQN, SIX)]]
 
 
 def test_a_map_that_is_refused_is_an_error_of_its_target_alone(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,9 +121,6 @@ class OpenIscsiHost(InitiatorHost):
         """Why multipathd made no map, if it refused."""
         return self._unmapped.get(iqn)
 
-    def _now(self, iqn: str, closely: bool = False) -> Connection:
-        return self.sysfs.connections({iqn}, closely).get(iqn, Connection())
-
     # ---- what is done at once
 
     def write_record(self, record: NodeRecord) -> None:
@@ -161,7 +158,7 @@ class OpenIscsiHost(InitiatorHost):
         self.sysfs.delete(device)
 
     def take_away(self, iqn: str, lun: int, portals: Portals) -> None:
-        have = self._now(iqn, closely=True)
+        have = self.sysfs.connections({iqn}, closely=True).get(iqn, Connection())
         paths = tuple(device for device in have.paths(lun) if device.portal in portals)
         above = have.map_of(paths)
         if above and above.devices <= {device.name for device in paths}:
@@ -202,8 +199,8 @@ class OpenIscsiHost(InitiatorHost):
             self._log_in(logins)
         if scans:
             self._scan(scans)
-        for iqn, lun in maps:
-            self._make_map(iqn, lun)
+        if maps:
+            self._make_maps(maps)
 
     def _gathered(self) -> t.Tuple[t.Any, ...]:
         """What was gathered, for this once: whatever becomes of it, a later flush must not do it again."""
@@ -235,14 +232,12 @@ class OpenIscsiHost(InitiatorHost):
     def _log_in(self, logins: t.Sequence[_Login]) -> None:
         """At every portal, or round after round at the next one where there was none that let this host in."""
         rounds = max(len(login.portals) for login in logins)
+        inside: t.Set[str] = set()
         for number in range(rounds):
-            asked = [(login, portal) for login in logins for portal in _turn(login, number)]
-            asked = [(login, portal) for login, portal in asked if login.every or not self._alive(login.iqn)]
+            asked = [(login, portal) for login in logins for portal in _turn(login, number) if login.every or login.iqn not in inside]
             if asked:
                 self._try(asked)
-
-    def _alive(self, iqn: str) -> t.Set[Portal]:
-        return {session.portal for session in self._now(iqn).sessions if session.alive}
+                inside |= {login.iqn for login, portal in asked if (login.iqn, portal) not in self._failed}
 
     def _try(self, asked: t.Sequence[t.Tuple[_Login, Portal]]) -> None:
         records = [record for login, portal in asked for record in self.iscsiadm.records(login.iqn) if (record.portal, record.iface) == (portal, login.iface)]
@@ -270,12 +265,13 @@ class OpenIscsiHost(InitiatorHost):
         with contextlib.suppress(StorageError):  # what did not come is seen afterwards
             self.sysfs.scan(session, lun)
 
-    def _make_map(self, iqn: str, lun: int) -> None:
-        paths = [device for device in self._now(iqn).paths(lun) if device.name and device.wwid]
-        try:
-            self._map_paths(paths)
-        except StorageError as error:
-            self._unmapped[iqn] = str(error)
+    def _make_maps(self, maps: t.Sequence[t.Tuple[str, int]]) -> None:
+        seen = self.sysfs.connections({iqn for iqn, lun in maps}, closely=False)
+        for iqn, lun in maps:
+            try:
+                self._map_paths([device for device in seen.get(iqn, Connection()).paths(lun) if device.name and device.wwid])
+            except StorageError as error:
+                self._unmapped[iqn] = str(error)
 
     def _map_paths(self, paths: t.Sequence[Device]) -> None:
         for device in paths:
