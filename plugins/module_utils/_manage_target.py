@@ -211,7 +211,8 @@ def _acl_wish(acl: Options, iqn: str, spelled: t.Callable[[str], str]) -> AclWis
     for key in pairs:
         check = check_password if key.endswith("password") else check_username
         pairs[key] = check(pairs[key], f"{key} of {initiator} at {iqn}")
-    return AclWish(initiator, chap=chap, read_only=acl.get("read_only"), fresh=(_random(_USERNAME_LENGTH), Secret(_random(_PASSWORD_LENGTH))), **pairs)
+    fresh = (_fresh_username(), Secret(_random(_PASSWORD_LENGTH)))
+    return AclWish(initiator, chap=chap, read_only=acl.get("read_only"), fresh=fresh, **pairs)
 
 
 def _check_chap(chap: str, pairs: Options, where: str) -> None:
@@ -231,6 +232,11 @@ def _once(iqn: str, wishes: t.List[AclWish]) -> t.Tuple[AclWish, ...]:
     if twice:
         raise Invalid(f"initiator {twice} stands twice in {iqn}; name each once")
     return tuple(wishes)
+
+
+def _fresh_username() -> str:
+    """Begins with a letter: not like a number, see reads_as_number."""
+    return secrets.choice(string.ascii_letters) + _random(_USERNAME_LENGTH - 1)
 
 
 def _random(length: int) -> str:

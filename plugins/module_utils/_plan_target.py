@@ -17,7 +17,7 @@ import typing as t
 
 from ._errors import Conflict, Invalid, NotFound, Refused
 from ._model.data import Secret
-from ._model.target import Acl, Attributes, Export, Lun, Portal, Target, ordered, own_serial
+from ._model.target import Acl, Attributes, Export, Lun, Portal, Target, ordered, own_serial, reads_as_number
 from ._reconcile import Plan, Step, World
 from ._targets import ACCOUNTS, ELSEWHERE, PORTALS, TargetBackend, Traits, backing, holder, traits
 
@@ -226,7 +226,8 @@ def _incoming(wish: AclWish, saved: Acl) -> t.Tuple[t.Optional[str], t.Optional[
     """The initiator's pair: the user's, else the saved one, else the one made for this run."""
     if wish.chap == "given":
         return wish.username, wish.password
-    return (saved.username, saved.password) if saved.username and saved.password else wish.fresh
+    usable = saved.username and saved.password and not reads_as_number(saved.username)
+    return (saved.username, saved.password) if usable else wish.fresh
 
 
 def _mutual(wish: AclWish, saved: Acl) -> t.Tuple[t.Optional[str], t.Optional[Secret]]:

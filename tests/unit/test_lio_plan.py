@@ -12,9 +12,10 @@ from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.stackless.block.plugins.module_utils import _manage_target
 from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Invalid, NotFound, Refused, StorageError
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
-from ansible_collections.stackless.block.plugins.module_utils._model.target import Acl, Lun, Portal, Session, lacking
+from ansible_collections.stackless.block.plugins.module_utils._model.target import Acl, Lun, Portal, Session, check_username, lacking
 from ansible_collections.stackless.block.plugins.module_utils._plan_target import LunWish, TargetWish, plan_target
 from ansible_collections.stackless.block.plugins.module_utils._targets import Look
 from tests.rig.fake_targets import FakeLio
@@ -206,6 +207,20 @@ def test_the_parts_of_others_stay_though_nobody_saved_them_and_are_saved_along()
     assert names(planned) == [f"save target {IQN}"]
     run(planned.steps)
     assert fake.live[IQN] == before and fake.saved[IQN].portals == before.portals
+
+
+@pytest.mark.parametrize("name", ["0blzKjmZ", "0Xcafe"])
+def test_a_name_that_reads_as_a_number_is_never_made_nor_taken_and_gives_way_where_it_was_made(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    fake = ready()
+    each_acl(fake, username=name)
+    fake.save(fake.live[IQN])
+    run(plan(fake, WISHES["one LUN, one initiator"]).steps)
+    assert fake.live[IQN].acl(A).username == fake.saved[IQN].acl(A).username == "fresh-a"
+    with pytest.raises(Invalid, match="takes it for a number"):
+        check_username(name, "username")
+    letters = iter(name * 9)
+    monkeypatch.setattr(_manage_target.secrets, "choice", lambda alphabet: next(letter for letter in letters if letter in alphabet))
+    assert not _manage_target._fresh_username().startswith("0")
 
 
 def in_use(by: str = A) -> FakeLio:

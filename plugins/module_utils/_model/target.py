@@ -252,7 +252,14 @@ def check_serial(serial: t.Optional[str], lun: t.Optional[int], iqn: str) -> t.O
 def check_username(username: t.Optional[str], what: str) -> str:
     if not username or not _USERNAME.fullmatch(username):
         raise Invalid(f"{what} must be 1 to 128 letters, digits or . _ : @ -; choose another name")
+    if reads_as_number(username):
+        raise Invalid(f"{what} begins with {username[:2]}, so that the target takes it for a number and lets nobody in; choose another name")
     return username
+
+
+def reads_as_number(username: str) -> bool:
+    """Whether a text is a binary value to iSCSI (RFC 7143, 6.1), which LIO decodes before it compares: "CHAP_N values do not match!"."""
+    return username[:2].lower() in ("0x", "0b")
 
 
 def check_password(password: t.Optional[str], what: str) -> Secret:
