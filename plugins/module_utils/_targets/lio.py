@@ -81,20 +81,21 @@ class LioBackend(TargetBackend):
         self._saved, self._saved_stores = saved_targets(config), saved_stores(config)
         world: t.Dict[t.Hashable, t.Any] = {PORTALS: frozenset(), ELSEWHERE: _elsewhere(looks, tree)}
         for look in looks:
-            export = self._export(look, tree)
+            shape = tree.target(look.iqn)
+            export = self._export(look, shape, tree)
             if export.target or not export.intact:
                 world[look.iqn] = export
             luns = export.saved.luns if export.saved else ()
             for path in look.paths | {lun.path for lun in luns if lun.path}:
                 world.update(_data(path))
-                world.update(self._holder(look.iqn, path, tree))
+                world.update(self._holder(look.iqn, path, shape, tree))
         return world
 
     def names(self) -> t.Set[str]:
         return set(Tree().target_names()) | set(saved_targets(self.saveconfig.read()))
 
-    def _export(self, look: Look, tree: Tree) -> Export:
-        shape, saved = tree.target(look.iqn), self._saved.get(look.iqn)
+    def _export(self, look: Look, shape: t.Optional[Shape], tree: Tree) -> Export:
+        saved = self._saved.get(look.iqn)
         stores = {key: store for key in stores_of(shape) for store in [tree.store(key)] if store}
         live = _with_devices(target_of(shape, stores, look), running=True) if shape and first_tpg(shape) else None
         record = _with_devices(target_of(saved, self._saved_stores, look), running=False) if saved else None
@@ -111,10 +112,9 @@ class LioBackend(TargetBackend):
             return True
         return covers(saved, shape) and all(covers(self._saved_stores.get(key), store) for key, store in stores.items())
 
-    def _holder(self, iqn: str, path: str, tree: Tree) -> t.Dict[t.Hashable, t.Any]:
+    def _holder(self, iqn: str, path: str, shape: t.Optional[Shape], tree: Tree) -> t.Dict[t.Hashable, t.Any]:
         """Whether a backstore that is not this target's, or a mount say, has the data open."""
         keys = tree.users(path)
-        shape = tree.target(iqn) if keys else None
         mine = {*stores_of(shape), *_orphans(iqn, shape, tree)}
         others = [f"the backstore {'/'.join(key)} of someone else" for key in keys if key not in mine]
         if not keys and is_open(path):
@@ -131,7 +131,7 @@ class LioBackend(TargetBackend):
 
     def _gather(self, iqn: str) -> None:
         """Clears away what earlier runs left half-made, and remembers to save the rest."""
-        tree, shape = self._tree, self._tree.target(iqn)
+        tree, shape = self._tree, self._tree.outline(iqn)
         with self._asked(f"clear away what was left of target {iqn}"):
             self._tidy(iqn)
             if os.path.isdir(tree.target_path(iqn)) and not first_tpg(shape):
@@ -178,7 +178,7 @@ class LioBackend(TargetBackend):
                 (tpg.set_parameter if name in tpg.list_parameters() else tpg.set_attribute)(name, value)
 
     def delete(self, iqn: str) -> None:
-        keys = [key for key in stores_of(self._tree.target(iqn)) if _is_own(key, iqn)]
+        keys = [key for key in stores_of(self._tree.outline(iqn)) if _is_own(key, iqn)]
         with self._asked(f"remove target {iqn}"):
             self._tidy(iqn)
             self._target(iqn).delete()
