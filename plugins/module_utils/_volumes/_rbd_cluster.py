@@ -1,0 +1,341 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""A pool of a Ceph cluster through librados and librbd: every question bounded in time, every failure one of our errors."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import typing as t
+import uuid
+
+from .._errors import Busy, Failed, NotFound, Refused, StorageError, Unavailable
+from ._rbd_image import RECORD, Image
+
+try:
+    import rados
+    import rbd
+except ImportError:
+    rados = rbd = None
+
+_DIRECTORY = "stackless.names"  # an object beside the images: the lock under which names are given, and notes of who gave one
+_LOCK = "names"
+_META = "metadata_"  # what librbd puts before the keys of image-meta in a header's omap
+_REMOVING = "REMOVING"
+_NOT_SHARED = ("journaling", "fast-diff", "object-map", "exclusive-lock")  # what Cinder leaves out where several may write
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a pool is, who asks, and for how many seconds each question may take."""
+
+    pool: str
+    namespace: str = ""
+    user: str = "cinder"
+    conf: str = "/etc/ceph/ceph.conf"
+    keyring: t.Optional[str] = None
+    timeout: int = 10
+
+    @property
+    def path(self) -> str:
+        return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
+
+
+class Cluster:
+    """One pool, or one namespace of it. Nothing is asked before the first use."""
+
+    def __init__(self, place: Place) -> None:
+        if rbd is None:
+            raise Unavailable("the Python libraries rados and rbd are missing on this host; install the packages python3-rados and python3-rbd")
+        self.place = place
+        self._client: t.Any = None
+        self._pool: t.Any = None
+
+    @property
+    def name(self) -> str:
+        """The cluster as a person would call it."""
+        return f"the Ceph cluster of {self.monitors or self.place.conf}"
+
+    @property
+    def monitors(self) -> str:
+        return self._client.conf_get("mon_host") if self._client else ""
+
+    @property
+    def keyring(self) -> str:
+        """The files where the key may be, separated by commas."""
+        return self._client.conf_get("keyring") if self._client else self.place.keyring or ""
+
+    # ---- the way in
+
+    @property
+    def io(self) -> t.Any:
+        """The pool, connected."""
+        if self._pool is None:
+            self._client = self._configured()
+            self._connect()
+            self._pool = self._open()
+        return self._pool
+
+    def _configured(self) -> t.Any:
+        place = self.place
+        try:
+            with open(place.conf, "rb"):
+                pass
+        except OSError as error:
+            raise Unavailable(f"the Ceph configuration {place.conf} can't be read: {error.strerror}; bring it here, or correct backend.conf") from error
+        limits = {key: str(place.timeout) for key in ("client_mount_timeout", "rados_mon_op_timeout", "rados_osd_op_timeout")}
+        own = {"keyring": place.keyring} if place.keyring else {}
+        try:
+            return rados.Rados(conffile=place.conf, rados_id=place.user, conf={**limits, **own})
+        except rados.Error as error:
+            raise Unavailable(f"the Ceph configuration {place.conf} can't be understood: {_said(error)}; mend it, or correct backend.conf") from error
+
+    def _connect(self) -> None:
+        try:
+            self._client.connect()
+        except rados.Error as error:
+            client, self._client = self._client, None
+            try:
+                raise Unavailable(_why_not(_number(error), self.place, client.conf_get("mon_host"), client.conf_get("keyring"))) from error
+            finally:
+                client.shutdown()
+
+    def _open(self) -> t.Any:
+        place = self.place
+        with self.asked(f"open pool {place.pool}"):
+            try:
+                pool = self._client.open_ioctx(place.pool)
+            except rados.ObjectNotFound as error:
+                make = f"make it (ceph osd pool create {place.pool}, rbd pool init {place.pool})"
+                raise NotFound(f"there is no pool {place.pool} in {self.name}; {make}, or correct backend.pool") from error
+            if place.namespace and not rbd.RBD().namespace_exists(pool, place.namespace):
+                make = f"make it (rbd namespace create {place.path})"
+                raise NotFound(f"there is no namespace {place.namespace} in pool {place.pool} of {self.name}; {make}, or correct backend.namespace")
+            pool.set_namespace(place.namespace)
+            if hasattr(pool, "set_osdmap_full_try"):
+                pool.set_osdmap_full_try()  # a full pool says so, instead of letting wait
+        return pool
+
+    @contextlib.contextmanager
+    def asked(self, what: str) -> t.Iterator[None]:
+        """Turns what librados and librbd say meanwhile into our errors."""
+        try:
+            yield
+        except (rados.Error, rbd.Error) as error:
+            raise self._meaning(what, error) from error
+
+    def _meaning(self, what: str, error: Exception) -> StorageError:
+        place, number = self.place, _number(error)
+        asked = f"{self.name} was asked to {what}"
+        if number == errno.ETIMEDOUT:
+            return Unavailable(f"{asked} and did not answer within {place.timeout} s: see with ceph -s which OSDs or monitors are down, and run again")
+        if number in (errno.EPERM, errno.EACCES):
+            may = f"ceph auth caps client.{place.user} mon 'profile rbd' osd 'profile rbd pool={place.pool}'"
+            return Failed(f"{asked} and does not let client.{place.user} do that; grant it ({may})")
+        if number in (errno.EDQUOT, errno.ENOSPC):
+            return Failed(f"{asked} and has no room: pool {place.pool} is full; raise its quota, add OSDs or delete volumes (ceph health detail)")
+        return Failed(f"{asked} and said no: {_said(error)}; see with ceph -s whether it is well, and run again")
+
+    def ask(self, prefix: str, **words: str) -> t.Any:
+        """What the monitors answer to a command, as data; None when they don't let us ask."""
+        assert self.io
+        with self.asked(f"tell {prefix}"):
+            status, answer, _words = self._client.mon_command(json.dumps({"prefix": prefix, "format": "json", **words}), b"")
+        if status == -errno.ETIMEDOUT:
+            raise Unavailable(f"the monitors of {self.name} did not answer within {self.place.timeout} s; see with ceph -s, and run again")
+        return json.loads(answer) if status == 0 else None
+
+    # ---- images
+
+    def images(self) -> t.List[Image]:
+        """All images of the pool, whoever made them."""
+        with self.asked(f"list the images of {self.place.path}"):
+            api = rbd.RBD()
+            listed = [(one["name"], one["id"], False) for one in api.list2(self.io)]
+            listed += [(one["name"], one["id"], True) for one in api.trash_list(self.io) if one["source"] == _REMOVING]
+            found = [self._image(*one) for one in listed if one[1]]
+        return [image for image in found if image is not None]
+
+    def image(self, image: Image) -> t.Optional[Image]:
+        """The same image as it is now, or None."""
+        with self.asked(f"look at image {image.name}"):
+            return self._image(image.name, image.key, image.trashed)
+
+    def _image(self, name: str, key: str, trashed: bool) -> t.Optional[Image]:
+        """One read of the header, in which size and record are of the same moment. Opening the image takes thirty times as long."""
+        with rados.ReadOpCtx() as read:
+            values, _status = self.io.get_omap_vals_by_keys(read, ("size", _META + RECORD))
+            snapshots, _status = self.io.get_omap_vals(read, "", "snapshot_", 1)
+            try:
+                self.io.operate_read_op(read, _header(key))
+            except rados.ObjectNotFound:
+                return None  # removed between the list and the look
+            fields = dict(_pairs(values))
+            record = fields.get(_META + RECORD)
+            text = None if record is None else record.decode("utf-8", "replace")
+            return Image(name, key, int.from_bytes(fields.get("size", b""), "little"), text, bool(list(snapshots)), trashed)
+
+    def named(self, name: str) -> t.Optional[Image]:
+        """The image of this name, or None."""
+        with self.asked(f"look for image {name}"):
+            try:
+                key = self.io.read(f"rbd_id.{name}")[4:].decode()  # a length, and the id
+            except rados.ObjectNotFound:
+                return None
+            return self._image(name, key, False)
+
+    def create(self, name: str, size_bytes: int, features: t.Optional[t.Sequence[str]], data_pool: t.Optional[str], shared: bool) -> None:
+        """Makes an image. `features`: None for those of the cluster's own default; without those that bar several writers when it is `shared`."""
+        with self.asked(f"make image {self.place.path}/{name}"):
+            wanted = self._features(features, shared)
+            try:
+                rbd.RBD().create(self.io, name, size_bytes, old_format=False, features=wanted, data_pool=data_pool)
+            except rbd.ImageNotFound as error:  # so it says of the pool
+                if data_pool is None:
+                    raise
+                raise NotFound(f"there is no pool {data_pool} in {self.name}; make it (ceph osd pool create), or correct backend.data_pool") from error
+
+    def _features(self, names: t.Optional[t.Sequence[str]], shared: bool) -> int:
+        features = int(self._client.conf_get("rbd_default_features") or 0) if names is None else rbd.RBD().features_from_string(",".join(names))
+        return features & ~_mask(_NOT_SHARED) if shared else features
+
+    def share(self, image: Image) -> None:
+        """Takes away the features that bar several writers."""
+        with self.asked(f"change the features of image {image.name}"), rbd.Image(self.io, image_id=image.key) as opened:
+            surplus = opened.features() & _mask(_NOT_SHARED)
+            if surplus:
+                opened.update_features(surplus, False)
+
+    def resize(self, image: Image, size_bytes: int) -> None:
+        with self.asked(f"grow image {image.name}"), rbd.Image(self.io, image_id=image.key) as opened:
+            opened.resize(size_bytes, allow_shrink=False)
+
+    def remove(self, image: Image) -> None:
+        """Removes an image with its data; Busy while somebody has it open."""
+        with self.asked(f"remove image {self.place.path}/{image.name}"):
+            try:
+                if image.trashed:
+                    rbd.RBD().trash_remove(self.io, image.key, True)
+                else:
+                    rbd.RBD().remove(self.io, image.name)
+            except rbd.ImageBusy as error:
+                raise Busy(f"image {image.name} is open at {', '.join(self.watchers(image)) or 'nobody any more'}") from error
+            except rbd.ImageHasSnapshots as error:
+                raise Refused(f"image {image.name} can't be removed: {self.built_upon(image)}; remove that first") from error
+            except rbd.ImageNotFound as error:
+                if self.image(image) is not None:
+                    raise Failed(f"image {image.name} can't be moved to the trash of pool {self.place.pool}; see with ceph -s whether it has room") from error
+
+    def watchers(self, image: Image) -> t.List[str]:
+        """The addresses of all who have the image open, by the clients' ids."""
+        with self.asked(f"tell who has image {image.name} open"):
+            try:
+                with rbd.Image(self.io, image_id=image.key, read_only=True) as opened:
+                    return [f"{one['addr'].split('/')[0]} (client.{one['id']})" for one in opened.watchers_list()]
+            except rbd.ImageNotFound:
+                return []
+
+    def built_upon(self, image: Image) -> t.Optional[str]:
+        """The snapshots and clones of an image, as a person would say it, or None."""
+        with self.asked(f"list the snapshots of image {image.name}"), rbd.Image(self.io, image_id=image.key, read_only=True) as opened:
+            snapshots = [one["name"] for one in opened.list_snaps()]
+            clones = ["/".join(filter(None, (one["pool"], one["pool_namespace"], one["image"]))) for one in opened.list_children2()]
+        told = [f"{what} {', '.join(sorted(names))}" for what, names in (("snapshots:", snapshots), ("clones:", clones)) if names]
+        return "it has " + " and ".join(told) if told else None
+
+    # ---- records
+
+    def swap_record(self, image: Image, text: str) -> bool:
+        """Replaces the record, in one write that does nothing when it is not the one of `image` any more; whether it did."""
+        with self.asked(f"write the record of image {image.name}"):
+            return self._swap(_header(image.key), _META + RECORD, image.record or "", text)
+
+    def _swap(self, name: str, key: str, old: str, new: str) -> bool:
+        """Compare and swap of one value in an object's omap; a value that is not there counts as empty."""
+        with rados.WriteOpCtx() as write:
+            write.omap_cmp(key, old, rados.LIBRADOS_CMPXATTR_OP_EQ)
+            self.io.set_omap(write, (key,), (new.encode("ascii"),))
+            try:
+                self.io.operate_write_op(write, name)
+            except rados.ObjectNotFound:
+                return False
+            except rados.OSError as error:
+                if _number(error) != errno.ECANCELED:
+                    raise
+                return False
+        return True
+
+    # ---- names
+
+    @contextlib.contextmanager
+    def naming(self, seconds: int) -> t.Iterator[None]:
+        """Holds the lock under which volumes get their names, in the whole cluster; it ends by itself after so many seconds."""
+        cookie = str(uuid.uuid4())
+        with self.asked(f"lock the names in {self.place.path}"):
+            try:
+                self.io.lock_exclusive(_DIRECTORY, _LOCK, cookie, os.uname().nodename, seconds)
+            except rados.ObjectBusy as error:
+                raise Busy(f"another run is making or renaming a volume in {self.place.path}; one that was killed lets go within {seconds} s") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(rados.Error):
+                self.io.unlock(_DIRECTORY, _LOCK, cookie)
+
+    def notes(self) -> t.Dict[str, str]:
+        """What the last one who gave a name has noted."""
+        with self.asked(f"look at the names in {self.place.path}"), rados.ReadOpCtx() as read:
+            values, _status = self.io.get_omap_vals(read, "", "", 10)
+            try:
+                self.io.operate_read_op(read, _DIRECTORY)
+            except rados.ObjectNotFound:
+                return {}
+            return {key: value.decode("ascii", "replace") for key, value in _pairs(values)}
+
+    def note(self, **notes: str) -> None:
+        with self.asked(f"note a name in {self.place.path}"), rados.WriteOpCtx() as write:
+            self.io.set_omap(write, tuple(notes), tuple(text.encode("ascii") for text in notes.values()))
+            self.io.operate_write_op(write, _DIRECTORY)
+
+
+def _pairs(values: t.Iterable[t.Tuple[str, t.Optional[bytes]]]) -> t.Iterator[t.Tuple[str, bytes]]:
+    """What an omap holds; python3-rados has None for an empty value."""
+    return ((key, value or b"") for key, value in values)
+
+
+def _header(key: str) -> str:
+    return f"rbd_header.{key}"
+
+
+def _mask(names: t.Sequence[str]) -> int:
+    return rbd.RBD().features_from_string(",".join(names))
+
+
+def _number(error: Exception) -> int:
+    return abs(getattr(error, "errno", None) or 0)
+
+
+def _said(error: Exception) -> str:
+    """What librados or librbd says, without the names of its own functions."""
+    return str(error).split(" (")[0]
+
+
+def _why_not(number: int, place: Place, monitors: str, keyring: str) -> str:
+    """The sentence for a connection that did not come about."""
+    user, cluster = f"client.{place.user}", f"the Ceph cluster of {monitors or place.conf}"
+    if number == errno.ETIMEDOUT:
+        return f"{cluster} does not answer {user} within {place.timeout} s; check that its monitors run and can be reached from here, or correct backend.conf"
+    if not monitors:
+        return f"the Ceph configuration {place.conf} names no monitors; give mon_host there, or correct backend.conf"
+    if number in (errno.EACCES, errno.EPERM):
+        return f"{cluster} refuses {user}: it does not know it or has another key; compare `ceph auth get {user}` with {keyring}"
+    if number in (errno.ENOENT, errno.EIO):
+        return f"there is no key of {user} for {cluster} in {keyring}; put it there (ceph auth get {user}), readable for this task, or correct backend.keyring"
+    return f"{cluster} can't be spoken to by {user}: {os.strerror(number)}; check mon_host in {place.conf} and that its monitors run"
