@@ -28,7 +28,6 @@ except ImportError:
 _DIRECTORY = "stackless.names"  # an object beside the images: the lock under which names are given, and notes of who gave one
 _LOCK = "names"
 _META = "metadata_"  # what librbd puts before the keys of image-meta in a header's omap
-_REMOVING = "REMOVING"
 _NOT_SHARED = ("journaling", "fast-diff", "object-map", "exclusive-lock")  # what Cinder leaves out where several may write
 
 
@@ -155,20 +154,17 @@ class Cluster:
     # ---- images
 
     def images(self) -> t.List[Image]:
-        """All images of the pool, whoever made them."""
+        """All images of the pool, whoever made them; also those whose removal was begun and not ended, which Ceph lists as well."""
         with self.asked(f"list the images of {self.place.path}"):
-            api = rbd.RBD()
-            listed = [(one["name"], one["id"], False) for one in api.list2(self.io)]
-            listed += [(one["name"], one["id"], True) for one in api.trash_list(self.io) if one["source"] == _REMOVING]
-            found = [self._image(*one) for one in listed if one[1]]
+            found = [self._image(one["name"], one["id"]) for one in rbd.RBD().list2(self.io) if one["id"]]
         return [image for image in found if image is not None]
 
     def image(self, image: Image) -> t.Optional[Image]:
         """The same image as it is now, or None."""
         with self.asked(f"look at image {image.name}"):
-            return self._image(image.name, image.key, image.trashed)
+            return self._image(image.name, image.key)
 
-    def _image(self, name: str, key: str, trashed: bool) -> t.Optional[Image]:
+    def _image(self, name: str, key: str) -> t.Optional[Image]:
         """One read of the header, in which size and record are of the same moment. Opening the image takes thirty times as long."""
         with rados.ReadOpCtx() as read:
             values, _status = self.io.get_omap_vals_by_keys(read, ("size", _META + RECORD))
@@ -180,7 +176,7 @@ class Cluster:
             fields = dict(_pairs(values))
             record = fields.get(_META + RECORD)
             text = None if record is None else record.decode("utf-8", "replace")
-            return Image(name, key, int.from_bytes(fields.get("size", b""), "little"), text, bool(list(snapshots)), trashed)
+            return Image(name, key, int.from_bytes(fields.get("size", b""), "little"), text, bool(list(snapshots)))
 
     def named(self, name: str) -> t.Optional[Image]:
         """The image of this name, or None."""
@@ -189,7 +185,7 @@ class Cluster:
                 key = self.io.read(f"rbd_id.{name}")[4:].decode()  # a length, and the id
             except rados.ObjectNotFound:
                 return None
-            return self._image(name, key, False)
+            return self._image(name, key)
 
     def create(self, name: str, size_bytes: int, features: t.Optional[t.Sequence[str]], data_pool: t.Optional[str], shared: bool) -> None:
         """Makes an image. `features`: None for those of the cluster's own default; without those that bar several writers when it is `shared`."""
@@ -221,10 +217,7 @@ class Cluster:
         """Removes an image with its data; Busy while somebody has it open."""
         with self.asked(f"remove image {self.place.path}/{image.name}"):
             try:
-                if image.trashed:
-                    rbd.RBD().trash_remove(self.io, image.key, True)
-                else:
-                    rbd.RBD().remove(self.io, image.name)
+                rbd.RBD().remove(self.io, image.name)
             except rbd.ImageBusy as error:
                 raise Busy(f"image {image.name} is open at {', '.join(self.watchers(image)) or 'nobody any more'}") from error
             except rbd.ImageHasSnapshots as error:
@@ -290,18 +283,25 @@ class Cluster:
                 self.io.unlock(_DIRECTORY, _LOCK, cookie)
 
     def notes(self) -> t.Dict[str, str]:
-        """What the last one who gave a name has noted."""
+        """What those who make and remove images have noted."""
         with self.asked(f"look at the names in {self.place.path}"), rados.ReadOpCtx() as read:
-            values, _status = self.io.get_omap_vals(read, "", "", 10)
+            values, _status = self.io.get_omap_vals(read, "", "", 1000)
             try:
                 self.io.operate_read_op(read, _DIRECTORY)
             except rados.ObjectNotFound:
                 return {}
             return {key: value.decode("ascii", "replace") for key, value in _pairs(values)}
 
-    def note(self, **notes: str) -> None:
-        with self.asked(f"note a name in {self.place.path}"), rados.WriteOpCtx() as write:
-            self.io.set_omap(write, tuple(notes), tuple(text.encode("ascii") for text in notes.values()))
+    def note(self, notes: t.Dict[str, str]) -> None:
+        """Notes something beside the images; an empty text takes a note away."""
+        kept = {key: text.encode("ascii") for key, text in notes.items() if text}
+        gone = tuple(key for key in notes if key not in kept)
+        with self.asked(f"take notes in {self.place.path}"), rados.WriteOpCtx() as write:
+            write.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+            if kept:
+                self.io.set_omap(write, tuple(kept), tuple(kept.values()))
+            if gone:
+                self.io.remove_omap_keys(write, gone)
             self.io.operate_write_op(write, _DIRECTORY)
 
 

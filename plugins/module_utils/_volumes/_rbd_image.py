@@ -8,7 +8,7 @@
 
 A record is the image-meta `stackless.record`, as JSON, for programs and for a person with `rbd image-meta list`:
 
-    {"name": "db-data", "id": "0b5e...", "size_bytes": 21474836480, "status": "in-use", "attachments": [...], ...}
+    {"name": "db-data", "id": "0b5e...", "size_bytes": 21474836480, "status": "in-use", "attachments": [...], "image": "1009410939e0"}
 """
 
 from __future__ import annotations
@@ -28,17 +28,13 @@ _VOLUME = re.compile(r"volume-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """One image. `key` is Ceph's own id of it, `record` the text of our record, None in images of others.
-
-    `trashed` is an image whose removal was begun and not ended: Ceph does that in its trash.
-    """
+    """One image. `key` is Ceph's own id of it, `record` the text of our record, None in images of others."""
 
     name: str
     key: str
     size_bytes: int
     record: t.Optional[str] = None
     snapshots: bool = False
-    trashed: bool = False
 
     @property
     def volume_id(self) -> t.Optional[str]:
@@ -51,15 +47,15 @@ def image_name(volume_id: str) -> str:
     return f"volume-{volume_id}"
 
 
-def record_text(volume: Volume) -> str:
-    """The record of a volume as text, what is empty left out.
+def record_text(volume: Volume, key: str) -> str:
+    """The record of a volume in the image with Ceph's id `key` as text, what is empty left out.
 
     Only ASCII: python3-rados compares as many bytes of a text as it has characters (rados.pyx, WriteOp.omap_cmp, 16.2).
     """
     record = {key: value for key, value in record_of(volume).items() if key != "path" and value not in (None, [], {})}
     if "attachments" in record:
         record["attachments"] = [{key: value for key, value in a.items() if value is not None} for a in record["attachments"]]
-    return json.dumps(record, ensure_ascii=True)
+    return json.dumps({**record, "image": key}, ensure_ascii=True)
 
 
 def volume_of(image: Image, where: str) -> Volume:
@@ -99,10 +95,9 @@ def volumes_in(images: t.Sequence[Image], where: str) -> t.Tuple[t.Dict[str, Vol
 
     An image without a record is somebody else's, whatever its name. So is a copy or a clone of a volume: it took the record along.
     """
-    names = {image.name for image in images}
     volumes: t.Dict[str, Volume] = {}
     wrong = []
-    for image in (image for image in images if image.record is not None and not _is_copy(image, names)):
+    for image in (image for image in images if image.record is not None and not _is_copy(image)):
         volume = volume_of(image, where)
         twin = volumes.get(volume.name)
         if twin is not None:
@@ -113,10 +108,10 @@ def volumes_in(images: t.Sequence[Image], where: str) -> t.Tuple[t.Dict[str, Vol
     return volumes, wrong
 
 
-def _is_copy(image: Image, names: t.Set[str]) -> bool:
-    """Whether the image carries the record of another one that is there."""
+def _is_copy(image: Image) -> bool:
+    """Whether the image carries the record of another one; not so where it is the same one under another name."""
     try:
-        owner = image_name(json.loads(t.cast(str, image.record))["id"])
-    except (KeyError, TypeError, ValueError):
+        record = json.loads(t.cast(str, image.record))
+        return record["id"] != image.volume_id and record.get("image") != image.key
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
-    return owner != image.name and owner in names

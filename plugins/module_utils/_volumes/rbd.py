@@ -11,7 +11,8 @@ header that compares it with what it was, so that it does nothing when somebody 
 
 A name is given under a lock that the whole cluster shares, because no single object could hold all names and records.
 Who gives one notes the id of the image that is about to be made: if he is killed before it has its record, the next one
-removes it. A volume's name is only in its record. The image keeps its own, which guests' definitions know.
+removes it. A removal is noted with the record, which goes before the last of the image does. A volume's name is only in
+its record. The image keeps its own, which guests' definitions know.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ._rbd_cluster import Cluster, Place
 from ._rbd_image import Image, image_name, record_text, volume_of, volumes_in
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,127}")  # nothing that means something in rbd:pool/namespace/image
+_REMOVING = "removing."  # and the id of a volume: the note with its record
 _LOCKS = "/run/lock/stackless.block.rbd."
 
 
@@ -62,9 +64,10 @@ class RbdBackend(VolumeBackend):
     # ---- looking
 
     def observe(self) -> t.Dict[str, Volume]:
-        self._generation = self.cluster.notes().get("generation", "")  # before the look: what comes after it is noticed
+        notes = self.cluster.notes()  # before the look: what comes after it is noticed
+        self._generation = notes.get("generation", "")
         self._answers.clear()
-        images = self.cluster.images()
+        images = _with_remains(self.cluster.images(), notes)
         found, wrong = volumes_in(images, self.where)
         ids = {volume.id for volume in found.values()}
         self._images = {t.cast(str, image.volume_id): image for image in images if image.volume_id in ids and image.record is not None}
@@ -157,14 +160,14 @@ class RbdBackend(VolumeBackend):
             self.cluster.share(image)
 
     def _write(self, image: Image, before: Volume, after: Volume) -> None:
-        text = record_text(after)
+        text = record_text(after, image.key)
         if text != image.record and not self.cluster.swap_record(image, text):
             raise overtaken(before)
         self._images[after.id] = dataclasses.replace(image, record=text)
 
     def _make(self, volume: Volume) -> None:
         name = image_name(volume.id)
-        with self._naming(volume, making=volume.id) as until:
+        with self._naming(volume) as until:
             self.cluster.create(name, volume.size_bytes, self.features, self.data_pool, volume.multiattach)
             image = self.cluster.named(name)
             if image is None or time.monotonic() > until:
@@ -175,24 +178,31 @@ class RbdBackend(VolumeBackend):
         now = self.cluster.image(image)
         if now is not None and now.record != image.record:
             raise overtaken(volume)
+        self.cluster.note({_REMOVING + volume.id: t.cast(str, image.record)})
         try:
             self.cluster.remove(image)
         except Busy as error:
             raise _still_open(volume, str(error)) from error
+        self.cluster.note({_REMOVING + volume.id: ""})
         del self._images[volume.id]
 
     @contextlib.contextmanager
-    def _naming(self, volume: Volume, making: str = "") -> t.Iterator[float]:
-        """Nobody else in the cluster gives a name meanwhile; yields until when (monotonic) a record may be written."""
+    def _naming(self, volume: Volume) -> t.Iterator[float]:
+        """Nobody else in the cluster gives a name meanwhile; yields until when (monotonic) a record may be written.
+
+        The note of who is at it is there until all is done: who finds it under the lock knows that his last look may have
+        been too early, and that its writer was killed.
+        """
         until = time.monotonic() + self.lease - self.place.timeout
         with self.cluster.naming(self.lease):
             notes = self.cluster.notes()
-            if notes.get("generation", "") != self._generation:
+            if notes.get("making") or notes.get("generation", "") != self._generation:
                 self._check_free(volume)
-            self._clear(notes.get("making"))
-            self._generation = str(int(notes.get("generation") or 0) + 1)
-            self.cluster.note(generation=self._generation, making=making)
+                self._clear(notes.get("making"))
+            self.cluster.note({"making": volume.id})
             yield until
+            self._generation = str(int(notes.get("generation") or 0) + 1)
+            self.cluster.note({"generation": self._generation, "making": ""})
 
     def _check_free(self, volume: Volume) -> None:
         """Looks again whether the name is still nobody's."""
@@ -215,6 +225,13 @@ class RbdBackend(VolumeBackend):
         if image.size_bytes < volume.size_bytes:
             self.cluster.resize(image, volume.size_bytes)
             self._images[volume.id] = dataclasses.replace(image, size_bytes=volume.size_bytes)
+
+
+def _with_remains(images: t.List[Image], notes: t.Dict[str, str]) -> t.List[Image]:
+    """The images, and what there may be of those whose removal was stopped when their header, and the record in it, was gone already."""
+    names = {image.name for image in images}
+    removing = {image_name(key[len(_REMOVING) :]): record for key, record in notes.items() if key.startswith(_REMOVING)}
+    return images + [Image(name, "", 0, record) for name, record in removing.items() if name not in names]
 
 
 def _still_open(volume: Volume, by: str) -> Busy:
