@@ -66,8 +66,8 @@ def attachment(resource, backend, racer, action):
     return call(resource, backend=backend, attachments=None, volume="db", instance=f"web-{racer}", host=f"c{racer}", action=action)
 
 
-def reserve(backend, racer, start, end, answers, resource):
-    for number in range(ROUNDS):
+def reserve(backend, racer, start, end, answers, resource, rounds):
+    for number in range(rounds):
         start.wait(30)
         answer = attachment(resource, backend, racer, "reserve")
         answers.put((number, racer, answer["failed"], answer.get("msg", "")))
@@ -77,8 +77,8 @@ def reserve(backend, racer, start, end, answers, resource):
             assert not attachment(resource, backend, racer, "release")["failed"]
 
 
-def make(backend, racer, start, end, answers, resource):
-    for number in range(ROUNDS):
+def make(backend, racer, start, end, answers, resource, rounds):
+    for number in range(rounds):
         start.wait(30)
         answer = call(resource, backend=backend, volumes=None, name="db", size_gib=1)
         won = answer["changed"] and not answer["failed"]
@@ -88,25 +88,25 @@ def make(backend, racer, start, end, answers, resource):
             assert call(resource, backend=backend, volumes=None, name="db", state="absent")["changed"]
 
 
-def told_in(contest, backend, resource):
+def told_in(contest, backend, resource, rounds=ROUNDS):
     """What every racer was told in every round: (round, racer, whether he lost, what he was told)."""
     start, end, answers = spawn.Barrier(RACERS), spawn.Barrier(RACERS), spawn.Queue()
-    racers = [spawn.Process(target=contest, args=(backend, racer, start, end, answers, resource)) for racer in range(RACERS)]
+    racers = [spawn.Process(target=contest, args=(backend, racer, start, end, answers, resource, rounds)) for racer in range(RACERS)]
     for racer in racers:
         racer.start()
     try:
-        told = [answers.get(timeout=60) for answer in range(ROUNDS * RACERS)]
+        told = [answers.get(timeout=60) for answer in range(rounds * RACERS)]
         for racer in racers:
             racer.join(30)
         assert [racer.exitcode for racer in racers] == [0] * RACERS
     finally:
         for racer in racers:
             racer.kill()
-    return [[answer for answer in told if answer[0] == number] for number in range(ROUNDS)]
+    return [[answer for answer in told if answer[0] == number] for number in range(rounds)]
 
 
 @pytest.mark.parametrize(
-    "pool,resource", [("file", Attachments), ("rbd", Attachments), ("rbd", AttachmentsElsewhere)], indirect=["pool"], ids=["file", "rbd", "rbd, other hosts"]
+    "pool,resource", [("file", Attachments), ("rbd", AttachmentsElsewhere)], indirect=["pool"], ids=["file", "rbd, from several hosts"]
 )
 def test_one_winner_in_every_round(run_module, pool, resource):
     assert not run_module("cinder_volume", {"backend": pool.backend, "name": "db", "size_gib": 1})["failed"]
@@ -119,7 +119,7 @@ def test_one_winner_in_every_round(run_module, pool, resource):
 
 @pytest.mark.parametrize("pool", ["rbd"], indirect=True)
 def test_of_several_hosts_that_make_a_volume_of_one_name_one_does(pool):
-    for mine in told_in(make, pool.backend, VolumesElsewhere):
+    for mine in told_in(make, pool.backend, VolumesElsewhere, rounds=30):
         winners = [told for number, racer, failed, told in mine if not failed]
         assert len(winners) == 1, mine
         # the others came too late to begin, looked when it was there already, or found it half made
