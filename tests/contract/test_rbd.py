@@ -13,15 +13,19 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
+from ansible_collections.stackless.block.plugins.module_utils._errors import Unavailable
+from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes, find_volumes
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_cluster import Cluster
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import RECORD
+from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd import RbdBackend
 
 from tests.contract.test_reserve_race import call as call_inside
 from tests.rig.ceph import FEATURES, Ceph
@@ -30,6 +34,8 @@ from tests.rig.pools import RbdPool
 
 GIB = 1 << 30
 OTHER = "volume-0b5e7a1c-2222-4222-8333-444455556666"  # as Cinder would name one of its own
+
+LOADED = (RbdBackend,)  # which a process that may not read the checkout needs
 
 spawn = multiprocessing.get_context("spawn")
 
@@ -106,8 +112,11 @@ def test_features_and_data_pool(pool):
     good(call(pool, name="usual", multiattach=True))
     with pool.image(f"volume-{usual['id']}", read_only=True) as image:
         assert image.features() & 4 == 0, "two writers would take the lock from one another"
-    assert "there is no pool none in the Ceph cluster" in refusal(call(pool, backend={"data_pool": "none"}, name="x", size_gib=1))
-    assert "x" not in [volume["name"] for volume in call(pool, module="cinder_volume_info")["volumes"]]
+    before = pool.traces()
+    for check in (True, False):
+        assert "correct backend.data_pool" in refusal(call(pool, check=check, backend={"data_pool": "none"}, name="x", size_gib=1))
+        assert "backend.features is ['fast']" in refusal(call(pool, check=check, backend={"features": ["fast"]}, name="x", size_gib=1))
+    assert pool.traces() == before
 
 
 # ---- whose it is
@@ -294,7 +303,7 @@ def test_killed_after_every_write_the_next_run_finishes(ceph, story):
         kills += run.exitcode != 0
         predicted = call(pool, check=True, **options)
         answer = good(call(pool, **options))
-        assert plain_steps(answer) == plain_steps(predicted)
+        assert answer["steps"] == predicted["steps"]
         assert not call(pool, **options)["changed"]
         found = call(pool, module="cinder_volume_info")
         wanted = [] if story == "deleted" else [(options.get("new_name", "db"), "available", options["size_gib"])]
@@ -304,10 +313,6 @@ def test_killed_after_every_write_the_next_run_finishes(ceph, story):
         if run.exitcode == 0:
             break
     assert kills >= least
-
-
-def plain_steps(answer):
-    return [step for step in answer["steps"]]
 
 
 def remove_volume(backend):
@@ -440,7 +445,29 @@ def test_a_wrong_key_an_unknown_user_and_keys_that_are_missing(pool, tmp_path):
         told = in_time(pool, 4, backend=backend)
         assert f"there is no key of client.{backend.get('user', 'cinder')} for the Ceph cluster of" in told and "backend.keyring" in told
     other.write_text("nonsense")
-    assert f"there is no key of client.cinder for the Ceph cluster of [v2:{ceph.ip}:3300,v1:{ceph.ip}:6789] in {other}" in in_time(pool, 4, backend={"keyring": str(other)})
+    told = in_time(pool, 4, backend={"keyring": str(other)})
+    assert f"there is no key of client.cinder for the Ceph cluster of [v2:{ceph.ip}:3300,v1:{ceph.ip}:6789] in {other}" in told
+
+
+def look_as_nobody(backend, told):
+    os.setgid(65534)
+    os.setuid(65534)
+    try:
+        find_volumes({"backend": backend})
+    except Unavailable as refused:
+        told.put(str(refused))
+
+
+def test_a_key_that_this_task_may_not_read(pool):
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        os.chmod(place, 0o755)
+        keyring = Path(shutil.copy(pool.ceph.directory / "client.cinder.keyring", place))
+        assert keyring.stat().st_mode & 0o077 == 0
+        told = spawn.Queue()
+        look = spawn.Process(target=look_as_nobody, args=({**pool.backend, "conf": shutil.copy(pool.ceph.conf, place), "keyring": str(keyring)}, told))
+        look.start()
+        assert f"the key of client.cinder in {keyring} can't be read; let this task's user read it" in told.get(timeout=30)
+        look.join(10)
 
 
 def test_a_user_who_may_not(pool):

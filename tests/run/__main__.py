@@ -90,7 +90,7 @@ def steps() -> list[Step]:
         Step("shell", "shellcheck", ["shellcheck", *shell_scripts()]),
         pytest("killed", "the walk, killed after every step, there and back", *killed, timeout=1800),
         pytest("walk", "playbooks on a real tgtd, libvirtd and QEMU: drift, refusals, secrets", *walks, timeout=1800),
-        pytest("contract", "modules on a real tgtd, libvirtd and QEMU", *contracts, timeout=1200),
+        pytest("contract", "modules on a real tgtd, libvirtd, QEMU and Ceph", *contracts, timeout=1200),
         molecule("molecule", "the walk: converge, again, check mode, backwards", "walk"),
         Step("demo", "the story a newcomer sees", [*python, "tests.demo"], 300),
         molecule("lab-play", "the same walk in the lab, through the kernel", "lab", lab=True),

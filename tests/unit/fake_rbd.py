@@ -45,7 +45,7 @@ class FakeCluster:
     def named(self, name):
         return next((image for image in self.found.values() if image.name == name), None)
 
-    def create(self, name, size_bytes, features, data_pool, shared):
+    def create(self, name, size_bytes, shared):
         assert self.named(name) is None
         self._write()
         self.made += 1

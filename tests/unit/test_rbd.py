@@ -242,7 +242,8 @@ class TestNames:
 class TestTheRecord:
     def test_says_all_of_a_volume(self):
         other = dataclasses.replace(ATTACHED, id="a2", instance="wéb", reason="no\nanswer", transport="host")
-        full = volume(description="ü = &", metadata=(("a", ""), ("k", "v")), multiattach=True, attachments=(ATTACHED, other), status="in-use", volume_type="ssd")
+        said = {"description": "ü = &", "metadata": (("a", ""), ("k", "v")), "volume_type": "ssd", "multiattach": True}
+        full = volume(attachments=(ATTACHED, other), status="in-use", **said)
         for one in (full, volume(), volume(status="error")):
             assert volume_of(image(one), "rbd:volumes") == one
             assert image(one).record.isascii() and "null" not in image(one).record and "path" not in image(one).record
@@ -349,6 +350,11 @@ class TestDeleting:
         assert [step.name for step in apply(again, WISHES["absent"]).steps] == ["remove volume db"] and asked == [f"volume-{ID}"]
         assert backend(subject.fake).observe() == {} and subject.fake.noted == {}
 
+    def test_of_a_volume_that_a_check_predicted_is_predicted_too(self):
+        subject = made("nothing")
+        world = {**subject.observe(), "db": volume(data_bytes=GIB)}
+        assert len(plan_volume(WISHES["absent"], world, subject).steps) == 2
+
     def test_with_snapshots_is_refused_by_their_names(self):
         subject = made("with snapshots")
         with pytest.raises(Refused, match="volume db can't be deleted: it has snapshots: s1; remove that first"):
@@ -356,7 +362,9 @@ class TestDeleting:
 
 
 class TestSpace:
-    @pytest.mark.parametrize("flags,words", [("hashpspool,full,full_quota", "reached its quota"), ("full,hashpspool", "its OSDs are"), ("hashpspool,nearfull", None)])
+    @pytest.mark.parametrize(
+        "flags,words", [("hashpspool,full,full_quota", "reached its quota"), ("full,hashpspool", "its OSDs are"), ("hashpspool,nearfull", None)]
+    )
     def test_a_full_pool_is_told(self, flags, words):
         told = figures.full([{"pool_name": "else", "flags_names": "full"}, {"pool_name": "volumes", "flags_names": flags}], "volumes")
         assert (words in told and "pool volumes is full" in told) if words else told is None
@@ -378,6 +386,7 @@ class TestSpace:
             (DF, {"quota_max_bytes": 1 << 30}, (1 << 36, 0)),
             (DF, {"quota_max_bytes": 0}, ((1 << 36) + (1 << 38), 1 << 38)),
             ({"stats": {"total_bytes": 0}, "pools": []}, None, (None, None)),
+            ({"stats": {"total_bytes": 0}, "pools": [{"name": "volumes", "stats": {"stored": 0, "max_avail": 0}}]}, None, (None, None)),
             ({"stats": {"total_bytes": 1}, "pools": []}, None, (None, None)),
             (None, None, (None, None)),
         ],
@@ -438,6 +447,7 @@ def test_monitors_of_ipv6_and_of_the_second_protocol_alone():
         ({"pool": None}, "backend.pool is None; the rbd driver needs the name of a pool"),
         ({"pool": "a/b"}, "backend.pool is 'a/b'"),
         ({"namespace": "a@b"}, "backend.namespace is 'a@b'"),
+        ({"data_pool": "a:b"}, "backend.data_pool is 'a:b'"),
         ({"user": "client.cinder"}, "without client."),
         ({"allocation": "thick"}, "the rbd driver has only thin"),
         ({"timeout": 0}, "backend.timeout is 0"),
@@ -460,7 +470,9 @@ def test_bad_options_are_refused(options, words):
     ],
 )
 def test_why_a_connection_did_not_come_about(number, monitors, words):
-    assert words in _why_not(number, Place("volumes", user="eve", conf="/c", timeout=7), monitors, "/k")
+    place = Place("volumes", user="eve", conf="/c", timeout=7)
+    assert words in _why_not(number, place, monitors, "/k")
+    assert ("the key of client.eve in /k can't be read" in _why_not(number, place, monitors, "/k", ["/k"])) is (number == 13)
 
 
 def test_a_key_that_everybody_can_read_is_told(tmp_path):

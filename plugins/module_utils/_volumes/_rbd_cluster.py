@@ -16,7 +16,7 @@ import os
 import typing as t
 import uuid
 
-from .._errors import Busy, Failed, NotFound, Refused, StorageError, Unavailable
+from .._errors import Busy, Failed, Invalid, NotFound, Refused, StorageError, Unavailable
 from ._rbd_image import RECORD, Image
 
 try:
@@ -33,10 +33,15 @@ _NOT_SHARED = ("journaling", "fast-diff", "object-map", "exclusive-lock")  # wha
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a pool is, who asks, and for how many seconds each question may take."""
+    """Where images are, who asks, for how many seconds each question may take, and how new images are made.
+
+    `features`: by Ceph's names, empty for the default of the pool or of Ceph.
+    """
 
     pool: str
     namespace: str = ""
+    data_pool: t.Optional[str] = None
+    features: t.Tuple[str, ...] = ()
     user: str = "cinder"
     conf: str = "/etc/ceph/ceph.conf"
     keyring: t.Optional[str] = None
@@ -54,6 +59,7 @@ class Cluster:
         if rbd is None:
             raise Unavailable("the Python libraries rados and rbd are missing on this host; install the packages python3-rados and python3-rbd")
         self.place = place
+        self._features = _mask(place.features, "backend.features")
         self._client: t.Any = None
         self._pool: t.Any = None
 
@@ -102,18 +108,20 @@ class Cluster:
         except rados.Error as error:
             client, self._client = self._client, None
             try:
-                raise Unavailable(_why_not(_number(error), self.place, client.conf_get("mon_host"), client.conf_get("keyring"))) from error
+                keyring = client.conf_get("keyring")
+                closed = [path for path in keyring.split(",") if os.path.exists(path) and not os.access(path, os.R_OK)]
+                raise Unavailable(_why_not(_number(error), self.place, client.conf_get("mon_host"), keyring, closed)) from error
             finally:
                 client.shutdown()
 
     def _open(self) -> t.Any:
         place = self.place
         with self.asked(f"open pool {place.pool}"):
-            try:
-                pool = self._client.open_ioctx(place.pool)
-            except rados.ObjectNotFound as error:
-                make = f"make it (ceph osd pool create {place.pool}, rbd pool init {place.pool})"
-                raise NotFound(f"there is no pool {place.pool} in {self.name}; {make}, or correct backend.pool") from error
+            for option, name in (("data_pool", place.data_pool), ("pool", place.pool)):
+                if name and not self._client.pool_exists(name):
+                    make = f"make it (ceph osd pool create {name}, rbd pool init {name})"
+                    raise NotFound(f"there is no pool {name} in {self.name}; {make}, or correct backend.{option}")
+            pool = self._client.open_ioctx(place.pool)
             if place.namespace and not rbd.RBD().namespace_exists(pool, place.namespace):
                 make = f"make it (rbd namespace create {place.path})"
                 raise NotFound(f"there is no namespace {place.namespace} in pool {place.pool} of {self.name}; {make}, or correct backend.namespace")
@@ -187,20 +195,13 @@ class Cluster:
                 return None
             return self._image(name, key)
 
-    def create(self, name: str, size_bytes: int, features: t.Optional[t.Sequence[str]], data_pool: t.Optional[str], shared: bool) -> None:
-        """Makes an image. `features`: None for those of the cluster's own default; without those that bar several writers when it is `shared`."""
+    def create(self, name: str, size_bytes: int, shared: bool) -> None:
+        """Makes an image; without the features that bar several writers when it is `shared`."""
         with self.asked(f"make image {self.place.path}/{name}"):
-            wanted = self._features(features, shared)
-            try:
-                rbd.RBD().create(self.io, name, size_bytes, old_format=False, features=wanted, data_pool=data_pool)
-            except rbd.ImageNotFound as error:  # so it says of the pool
-                if data_pool is None:
-                    raise
-                raise NotFound(f"there is no pool {data_pool} in {self.name}; make it (ceph osd pool create), or correct backend.data_pool") from error
-
-    def _features(self, names: t.Optional[t.Sequence[str]], shared: bool) -> int:
-        features = int(self._client.conf_get("rbd_default_features") or 0) if names is None else rbd.RBD().features_from_string(",".join(names))
-        return features & ~_mask(_NOT_SHARED) if shared else features
+            features = self._features or None
+            if shared:
+                features = (self._features or int(self._client.conf_get("rbd_default_features"))) & ~_mask(_NOT_SHARED)
+            rbd.RBD().create(self.io, name, size_bytes, old_format=False, features=features, data_pool=self.place.data_pool)
 
     def share(self, image: Image) -> None:
         """Takes away the features that bar several writers."""
@@ -314,8 +315,12 @@ def _header(key: str) -> str:
     return f"rbd_header.{key}"
 
 
-def _mask(names: t.Sequence[str]) -> int:
-    return rbd.RBD().features_from_string(",".join(names))
+def _mask(names: t.Sequence[str], option: str = "") -> int:
+    """The bits of features; Invalid, with the option that names them, when there is one that Ceph does not know."""
+    try:
+        return rbd.RBD().features_from_string(",".join(names)) if names else 0
+    except rbd.InvalidArgument as error:
+        raise Invalid(f"{option} is {list(names)}, which holds one that Ceph on this host does not know; give names as in `rbd help create`") from error
 
 
 def _number(error: Exception) -> int:
@@ -327,13 +332,15 @@ def _said(error: Exception) -> str:
     return str(error).split(" (")[0]
 
 
-def _why_not(number: int, place: Place, monitors: str, keyring: str) -> str:
+def _why_not(number: int, place: Place, monitors: str, keyring: str, closed: t.Sequence[str] = ()) -> str:
     """The sentence for a connection that did not come about."""
     user, cluster = f"client.{place.user}", f"the Ceph cluster of {monitors or place.conf}"
     if number == errno.ETIMEDOUT:
         return f"{cluster} does not answer {user} within {place.timeout} s; check that its monitors run and can be reached from here, or correct backend.conf"
     if not monitors:
         return f"the Ceph configuration {place.conf} names no monitors; give mon_host there, or correct backend.conf"
+    if number in (errno.EACCES, errno.EPERM) and closed:
+        return f"the key of {user} in {closed[0]} can't be read; let this task's user read it, run the task with become: true, or correct backend.keyring"
     if number in (errno.EACCES, errno.EPERM):
         return f"{cluster} refuses {user}: it does not know it or has another key; compare `ceph auth get {user}` with {keyring}"
     if number in (errno.ENOENT, errno.EIO):

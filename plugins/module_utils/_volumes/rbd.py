@@ -33,6 +33,7 @@ from ._rbd_cluster import Cluster, Place
 from ._rbd_image import Image, image_name, record_text, volume_of, volumes_in
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,127}")  # nothing that means something in rbd:pool/namespace/image
+_NAMED = {"pool": "a pool", "data_pool": "a pool", "namespace": "a namespace of the pool", "user": "a Ceph user without client."}
 _REMOVING = "removing."  # and the id of a volume: the note with its record
 _LOCKS = "/run/lock/stackless.block.rbd."
 
@@ -49,7 +50,6 @@ class RbdBackend(VolumeBackend):
         if options.get("allocation") not in (None, *self.allocations):
             raise Invalid(f"backend.allocation is {options['allocation']!r}; the rbd driver has only thin")
         self.cluster = open_cluster(self.place)
-        self.features, self.data_pool = options.get("features"), options.get("data_pool")
         self.ratio = options.get("max_over_subscription_ratio") or 20.0
         self.limit = options.get("max_pool_used_percent") or 95.0
         self.where = f"rbd:{self.place.path}"
@@ -70,7 +70,7 @@ class RbdBackend(VolumeBackend):
         images = _with_remains(self.cluster.images(), notes)
         found, wrong = volumes_in(images, self.where)
         ids = {volume.id for volume in found.values()}
-        self._images = {t.cast(str, image.volume_id): image for image in images if image.volume_id in ids and image.record is not None}
+        self._images = {t.cast(str, image.volume_id): image for image in images if image.volume_id in ids}
         self._others_bytes = sum(image.size_bytes for image in images if image.volume_id not in ids)
         self.warnings = tuple(wrong)
         self._monitors = self._monitors or figures.addresses(self._told("mon dump") or {"mons": []})
@@ -88,7 +88,7 @@ class RbdBackend(VolumeBackend):
     @property
     def _data(self) -> str:
         """The pool that the data goes to."""
-        return self.data_pool or self.place.pool
+        return self.place.data_pool or self.place.pool
 
     def missing(self, volume: t.Optional[Volume] = None, others: t.Sequence[Volume] = ()) -> t.Optional[str]:
         if volume is None:  # a full pool lets records change and images go
@@ -113,8 +113,8 @@ class RbdBackend(VolumeBackend):
         return tuple(f"everybody on this host can read the key in {path}; take that away (chmod o-rwx)" for path in open_to_all)
 
     def dependants(self, volume: Volume) -> t.Optional[str]:
-        image = self._images[volume.id]
-        return self.cluster.built_upon(image) if image.snapshots else None
+        image = self._images.get(volume.id)  # none yet where a check predicts it
+        return self.cluster.built_upon(image) if image and image.snapshots else None
 
     def needs_wipe(self, volume: Volume) -> bool:
         return False  # what an image never wrote reads as zeros
@@ -168,7 +168,7 @@ class RbdBackend(VolumeBackend):
     def _make(self, volume: Volume) -> None:
         name = image_name(volume.id)
         with self._naming(volume) as until:
-            self.cluster.create(name, volume.size_bytes, self.features, self.data_pool, volume.multiattach)
+            self.cluster.create(name, volume.size_bytes, volume.multiattach)
             image = self.cluster.named(name)
             if image is None or time.monotonic() > until:
                 raise Failed(f"image {name} took too long to make for the lock of its name; see with ceph -s what is slow, and run again")
@@ -246,6 +246,8 @@ def _place(options: t.Dict[str, t.Any]) -> Place:
     return Place(
         pool=_checked("pool", options.get("pool")),
         namespace=_checked("namespace", options["namespace"]) if options.get("namespace") else "",
+        data_pool=_checked("data_pool", options["data_pool"]) if options.get("data_pool") else None,
+        features=tuple(options.get("features") or ()),
         user=_checked("user", options.get("user") or defaults.user),
         conf=options.get("conf") or defaults.conf,
         keyring=options.get("keyring"),
@@ -255,8 +257,7 @@ def _place(options: t.Dict[str, t.Any]) -> Place:
 
 def _checked(option: str, name: t.Optional[str]) -> str:
     if not name or not _NAME.fullmatch(name) or (option == "user" and name.startswith("client.")):
-        what = {"pool": "the name of a pool", "namespace": "the name of a namespace", "user": "the name of a Ceph user without client."}[option]
-        raise Invalid(f"backend.{option} is {name!r}; the rbd driver needs {what}: letters, digits, '.', '_' or '-'")
+        raise Invalid(f"backend.{option} is {name!r}; the rbd driver needs the name of {_NAMED[option]}: letters, digits, '.', '_' or '-'")
     return name
 
 
