@@ -565,4 +565,6 @@ def test_a_key_that_everybody_can_read_is_told(pool, tmp_path):
     keyring = tmp_path / "keyring"
     keyring.write_bytes((pool.ceph.directory / "client.cinder.keyring").read_bytes())
     keyring.chmod(0o644)
+    assert good(call(pool, name="db", size_gib=1)).get("warnings") is None
+    assert f"can read the key in {keyring}" in str(good(call(pool, name="db", size_gib=1, backend={"keyring": str(keyring)}))["warnings"])
     assert f"everybody on this host can read the key in {keyring}" in str(call(pool, module="cinder_pool_info", backend={"keyring": str(keyring)})["advice"])

@@ -96,7 +96,7 @@ class FakeCluster:
         return dict(self.noted)
 
     def note(self, notes):
-        assert self.locked or not {"making", "generation"} & set(notes), "noted without the lock"
+        assert self.locked or not {"naming", "generation"} & set(notes), "noted without the lock"
         self._write()
         self.noted.update(notes)
         self.noted = {key: text for key, text in self.noted.items() if text}

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -164,6 +165,22 @@ def test_killed_before_any_write_the_next_run_finishes(wish):
     assert kills >= {"1 GiB": 4, "renamed and larger": 4, "absent": 2}[wish]
 
 
+class Watch:
+    """Somebody on another host who plans to make volume db before a certain write of the first; that one may be killed then."""
+
+    def __init__(self, backend, moment, kills):
+        self.backend, self.moment, self.kills = backend, moment, kills
+        self.writes, self.looked, self.steps = 0, False, ()
+
+    def look(self):
+        self.writes += 1
+        if self.looked and self.kills:
+            raise Killed
+        if self.writes == self.moment:
+            self.steps = plan_volume(VolumeWish("db", size_bytes=GIB, fresh_id=OTHER), self.backend.observe(), self.backend).acts
+            self.looked = True
+
+
 class TestNames:
     def test_of_two_hosts_that_looked_at_the_same_moment_one_gets_it(self):
         cluster = FakeCluster()
@@ -182,27 +199,15 @@ class TestNames:
         for moment in range(1, 8):
             cluster = FakeCluster()
             first, second = backend(cluster), backend(cluster)
-            writes, seen = itertools.count(1), []
-
-            def look(second=second, moment=moment, writes=writes, seen=seen):
-                number = next(writes)
-                if number == moment:
-                    seen.append(plan_volume(VolumeWish("db", size_bytes=GIB, fresh_id=OTHER), second.observe(), second))
-                elif seen and killed:
-                    raise Killed
-
-            cluster.before_write = look
-            try:
+            watch = Watch(second, moment, killed)
+            cluster.before_write = watch.look
+            with contextlib.suppress(Killed):
                 apply(first, VolumeWish("db", size_bytes=GIB, fresh_id=ID))
-            except Killed:
-                pass
             cluster.before_write = lambda: None
-            try:
-                for step in [step for plan in seen for step in plan.acts]:
+            with contextlib.suppress(Conflict):
+                for step in watch.steps:
                     step.act(*step.args)
-            except Conflict:
-                pass
-            looked += len(seen)
+            looked += watch.looked
             found = backend(cluster)
             assert [v.name for v in found.observe().values()] == ["db"] and not found.warnings and len(cluster.found) == 1
         assert looked >= 4
@@ -349,6 +354,27 @@ class TestDeleting:
         assert again.observe()["db"].status == "deleting" and not again.warnings
         assert [step.name for step in apply(again, WISHES["absent"]).steps] == ["remove volume db"] and asked == [f"volume-{ID}"]
         assert backend(subject.fake).observe() == {} and subject.fake.noted == {}
+
+    @pytest.mark.parametrize("kill", range(2, 8))
+    def test_never_meets_a_volume_whose_record_was_taken_away(self, kill):
+        """Whatever notes a run left that was killed while it made the volume."""
+        subject = made("nothing")
+        writes = itertools.count(1)
+
+        def dying():
+            if next(writes) == kill:
+                raise Killed
+
+        subject.fake.before_write = dying
+        with contextlib.suppress(Killed):
+            apply(subject, WISHES["1 GiB"])
+        subject.fake.before_write = lambda: None
+        apply(backend(subject.fake), WISHES["1 GiB"])
+        (mine,) = [found for found in subject.fake.found.values() if found.key != "theirs"]
+        subject.fake.found[mine.key] = dataclasses.replace(mine, record=None)  # by hand, to keep the image from us
+        for name in ("log", "db"):
+            apply(backend(subject.fake), VolumeWish(name, size_bytes=GIB, fresh_id=FRESH if name == "log" else OTHER[:-1] + "0"))
+        assert mine.key in subject.fake.found
 
     def test_of_a_volume_that_a_check_predicted_is_predicted_too(self):
         subject = made("nothing")

@@ -15,6 +15,7 @@ import json
 import os
 import typing as t
 import uuid
+import weakref
 
 from .._errors import Busy, Failed, Invalid, NotFound, Refused, StorageError, Unavailable
 from ._rbd_image import RECORD, Image
@@ -62,30 +63,35 @@ class Cluster:
         self._features = _mask(place.features, "backend.features")
         self._client: t.Any = None
         self._pool: t.Any = None
+        self._opened: t.List[t.Callable[[], None]] = []
+        weakref.finalize(self, _close, self._opened)
 
     @property
     def name(self) -> str:
         """The cluster as a person would call it."""
-        return f"the Ceph cluster of {self.monitors or self.place.conf}"
-
-    @property
-    def monitors(self) -> str:
-        return self._client.conf_get("mon_host") if self._client else ""
+        return f"the Ceph cluster of {self.client.conf_get('mon_host')}"
 
     @property
     def keyring(self) -> str:
         """The files where the key may be, separated by commas."""
-        return self._client.conf_get("keyring") if self._client else self.place.keyring or ""
+        return self.client.conf_get("keyring")
 
     # ---- the way in
 
     @property
+    def client(self) -> t.Any:
+        """The connection."""
+        if self._client is None:
+            self._client = _connected(self.place, self._configured())
+            self._opened.append(self._client.shutdown)
+        return self._client
+
+    @property
     def io(self) -> t.Any:
-        """The pool, connected."""
+        """The pool."""
         if self._pool is None:
-            self._client = self._configured()
-            self._connect()
             self._pool = self._open()
+            self._opened.append(self._pool.close)
         return self._pool
 
     def _configured(self) -> t.Any:
@@ -102,26 +108,14 @@ class Cluster:
         except rados.Error as error:
             raise Unavailable(f"the Ceph configuration {place.conf} can't be understood: {_said(error)}; mend it, or correct backend.conf") from error
 
-    def _connect(self) -> None:
-        try:
-            self._client.connect()
-        except rados.Error as error:
-            client, self._client = self._client, None
-            try:
-                keyring = client.conf_get("keyring")
-                closed = [path for path in keyring.split(",") if os.path.exists(path) and not os.access(path, os.R_OK)]
-                raise Unavailable(_why_not(_number(error), self.place, client.conf_get("mon_host"), keyring, closed)) from error
-            finally:
-                client.shutdown()
-
     def _open(self) -> t.Any:
         place = self.place
         with self.asked(f"open pool {place.pool}"):
             for option, name in (("data_pool", place.data_pool), ("pool", place.pool)):
-                if name and not self._client.pool_exists(name):
+                if name and not self.client.pool_exists(name):
                     make = f"make it (ceph osd pool create {name}, rbd pool init {name})"
                     raise NotFound(f"there is no pool {name} in {self.name}; {make}, or correct backend.{option}")
-            pool = self._client.open_ioctx(place.pool)
+            pool = self.client.open_ioctx(place.pool)
             if place.namespace and not rbd.RBD().namespace_exists(pool, place.namespace):
                 make = f"make it (rbd namespace create {place.path})"
                 raise NotFound(f"there is no namespace {place.namespace} in pool {place.pool} of {self.name}; {make}, or correct backend.namespace")
@@ -152,9 +146,8 @@ class Cluster:
 
     def ask(self, prefix: str, **words: str) -> t.Any:
         """What the monitors answer to a command, as data; None when they don't let us ask."""
-        assert self.io
         with self.asked(f"tell {prefix}"):
-            status, answer, _words = self._client.mon_command(json.dumps({"prefix": prefix, "format": "json", **words}), b"")
+            status, answer, _words = self.client.mon_command(json.dumps({"prefix": prefix, "format": "json", **words}), b"")
         if status == -errno.ETIMEDOUT:
             raise Unavailable(f"the monitors of {self.name} did not answer within {self.place.timeout} s; see with ceph -s, and run again")
         return json.loads(answer) if status == 0 else None
@@ -200,7 +193,7 @@ class Cluster:
         with self.asked(f"make image {self.place.path}/{name}"):
             features = self._features or None
             if shared:
-                features = (self._features or int(self._client.conf_get("rbd_default_features"))) & ~_mask(_NOT_SHARED)
+                features = (self._features or int(self.client.conf_get("rbd_default_features"))) & ~_mask(_NOT_SHARED)
             rbd.RBD().create(self.io, name, size_bytes, old_format=False, features=features, data_pool=self.place.data_pool)
 
     def share(self, image: Image) -> None:
@@ -220,7 +213,7 @@ class Cluster:
             try:
                 rbd.RBD().remove(self.io, image.name)
             except rbd.ImageBusy as error:
-                raise Busy(f"image {image.name} is open at {', '.join(self.watchers(image)) or 'nobody any more'}") from error
+                raise Busy(f"image {image.name} can't be removed while somebody has it open; see with rbd status who it is") from error
             except rbd.ImageHasSnapshots as error:
                 raise Refused(f"image {image.name} can't be removed: {self.built_upon(image)}; remove that first") from error
             except rbd.ImageNotFound as error:
@@ -306,6 +299,25 @@ class Cluster:
             self.io.operate_write_op(write, _DIRECTORY)
 
 
+def _close(opened: t.List[t.Callable[[], None]]) -> None:
+    """Ends what was opened, the last first: a pool that outlives its connection takes the process along."""
+    while opened:
+        opened.pop()()
+
+
+def _connected(place: Place, client: t.Any) -> t.Any:
+    """The client, connected; Unavailable with why it did not come about."""
+    try:
+        client.connect()
+        return client
+    except rados.Error as error:
+        keyring = client.conf_get("keyring")
+        closed = [path for path in keyring.split(",") if os.path.exists(path) and not os.access(path, os.R_OK)]
+        why = _why_not(_number(error), place, client.conf_get("mon_host"), keyring, closed)
+        client.shutdown()
+        raise Unavailable(why) from error
+
+
 def _pairs(values: t.Iterable[t.Tuple[str, t.Optional[bytes]]]) -> t.Iterator[t.Tuple[str, bytes]]:
     """What an omap holds; python3-rados has None for an empty value."""
     return ((key, value or b"") for key, value in values)
@@ -329,7 +341,7 @@ def _number(error: Exception) -> int:
 
 def _said(error: Exception) -> str:
     """What librados or librbd says, without the names of its own functions."""
-    return str(error).split(" (")[0]
+    return str(error).partition(" (")[0]
 
 
 def _why_not(number: int, place: Place, monitors: str, keyring: str, closed: t.Sequence[str] = ()) -> str:

@@ -23,6 +23,7 @@ import os
 import re
 import time
 import typing as t
+import uuid
 
 from .._errors import Busy, Conflict, Failed, Invalid
 from .._model.pool import Pool
@@ -34,7 +35,11 @@ from ._rbd_image import Image, image_name, record_text, volume_of, volumes_in
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,127}")  # nothing that means something in rbd:pool/namespace/image
 _NAMED = {"pool": "a pool", "data_pool": "a pool", "namespace": "a namespace of the pool", "user": "a Ceph user without client."}
-_REMOVING = "removing."  # and the id of a volume: the note with its record
+# Notes in the cluster: a volume's id after the first two
+_MAKING = "making."  # it is being made, and may have no record yet: its name
+_REMOVING = "removing."  # it is being removed, and may have no record any more: that record
+_NAMING = "naming"  # a name is being given: that name
+_GENERATION = "generation"  # changes whenever a name was given
 _LOCKS = "/run/lock/stackless.block.rbd."
 
 
@@ -57,7 +62,8 @@ class RbdBackend(VolumeBackend):
         self.lease = 3 * self.place.timeout  # seconds for which names are locked, should this run be killed
         self._images: t.Dict[str, Image] = {}  # of volumes, by id, with what this run has changed since the last look
         self._others_bytes = 0  # what images that are no volumes of ours were promised
-        self._generation = ""  # changes whenever somebody makes or renames a volume
+        self._generation = ""  # of the names, at the last look
+        self._begun: t.Dict[str, str] = {}  # volumes that somebody was making then, by id
         self._answers: t.Dict[str, t.Any] = {}  # of the monitors, since the last look
         self._monitors: t.List[t.Tuple[str, str]] = []
 
@@ -65,7 +71,7 @@ class RbdBackend(VolumeBackend):
 
     def observe(self) -> t.Dict[str, Volume]:
         notes = self.cluster.notes()  # before the look: what comes after it is noticed
-        self._generation = notes.get("generation", "")
+        self._generation, self._begun = notes.get(_GENERATION, ""), _noted(_MAKING, notes)
         self._answers.clear()
         images = _with_remains(self.cluster.images(), notes)
         found, wrong = volumes_in(images, self.where)
@@ -93,7 +99,7 @@ class RbdBackend(VolumeBackend):
     def missing(self, volume: t.Optional[Volume] = None, others: t.Sequence[Volume] = ()) -> t.Optional[str]:
         if volume is None:  # a full pool lets records change and images go
             return None
-        for pool in {self.place.pool: 1, self._data: 1}:
+        for pool in (self.place.pool, self._data):
             full = figures.full(self._told("osd pool ls", detail="detail"), pool)
             if full:
                 return full
@@ -158,6 +164,8 @@ class RbdBackend(VolumeBackend):
                 raise _still_open(before, ", ".join(watchers))
         if after.multiattach and not before.multiattach:
             self.cluster.share(image)
+        if before.id in self._begun:  # its maker was killed: what holds data must not be taken for an image without a record
+            self.cluster.note({_MAKING + before.id: ""})
 
     def _write(self, image: Image, before: Volume, after: Volume) -> None:
         text = record_text(after, image.key)
@@ -167,7 +175,7 @@ class RbdBackend(VolumeBackend):
 
     def _make(self, volume: Volume) -> None:
         name = image_name(volume.id)
-        with self._naming(volume) as until:
+        with self._naming(volume, making=True) as until:
             self.cluster.create(name, volume.size_bytes, volume.multiattach)
             image = self.cluster.named(name)
             if image is None or time.monotonic() > until:
@@ -182,27 +190,27 @@ class RbdBackend(VolumeBackend):
         try:
             self.cluster.remove(image)
         except Busy as error:
-            raise _still_open(volume, str(error)) from error
+            raise _still_open(volume, ", ".join(self.cluster.watchers(image)) or "somebody who lets go just now") from error
         self.cluster.note({_REMOVING + volume.id: ""})
         del self._images[volume.id]
 
     @contextlib.contextmanager
-    def _naming(self, volume: Volume) -> t.Iterator[float]:
+    def _naming(self, volume: Volume, making: bool = False) -> t.Iterator[float]:
         """Nobody else in the cluster gives a name meanwhile; yields until when (monotonic) a record may be written.
 
-        The note of who is at it is there until all is done: who finds it under the lock knows that his last look may have
-        been too early, and that its writer was killed.
+        A note says so until all is done. Who finds it under the lock knows that his last look may have been too early, and
+        that its writer was killed.
         """
         until = time.monotonic() + self.lease - self.place.timeout
+        own = {_MAKING + volume.id: volume.name} if making else {}
         with self.cluster.naming(self.lease):
             notes = self.cluster.notes()
-            if notes.get("making") or notes.get("generation", "") != self._generation:
+            if _NAMING in notes or notes.get(_GENERATION, "") != self._generation:
                 self._check_free(volume)
-                self._clear(notes.get("making"))
-            self.cluster.note({"making": volume.id})
+            self.cluster.note({**self._cleared(notes), **own, _NAMING: volume.name})
             yield until
-            self._generation = str(int(notes.get("generation") or 0) + 1)
-            self.cluster.note({"generation": self._generation, "making": ""})
+            self._generation = str(uuid.uuid4())
+            self.cluster.note({**{key: "" for key in own}, _GENERATION: self._generation, _NAMING: ""})
 
     def _check_free(self, volume: Volume) -> None:
         """Looks again whether the name is still nobody's."""
@@ -210,11 +218,14 @@ class RbdBackend(VolumeBackend):
         if twin is not None and twin.id != volume.id:
             raise Conflict(f"volume {volume.name} was made by someone else meanwhile, at {twin.path}; look at it and run again")
 
-    def _clear(self, volume_id: t.Optional[str]) -> None:
-        """Removes what a run that was killed had begun to make: an image that got no record yet."""
-        image = self.cluster.named(image_name(volume_id)) if volume_id else None
-        if image is not None and image.record is None:
-            self.cluster.remove(image)
+    def _cleared(self, notes: t.Dict[str, str]) -> t.Dict[str, str]:
+        """Removes the images of runs that were killed before they wrote a record; returns the notes to take away."""
+        begun = _noted(_MAKING, notes)
+        for volume_id in begun:
+            image = self.cluster.named(image_name(volume_id))
+            if image is not None and image.record is None:
+                self.cluster.remove(image)
+        return {_MAKING + volume_id: "" for volume_id in begun}
 
     # ---- the data
 
@@ -230,8 +241,13 @@ class RbdBackend(VolumeBackend):
 def _with_remains(images: t.List[Image], notes: t.Dict[str, str]) -> t.List[Image]:
     """The images, and what there may be of those whose removal was stopped when their header, and the record in it, was gone already."""
     names = {image.name for image in images}
-    removing = {image_name(key[len(_REMOVING) :]): record for key, record in notes.items() if key.startswith(_REMOVING)}
+    removing = {image_name(volume_id): record for volume_id, record in _noted(_REMOVING, notes).items()}
     return images + [Image(name, "", 0, record) for name, record in removing.items() if name not in names]
+
+
+def _noted(kind: str, notes: t.Dict[str, str]) -> t.Dict[str, str]:
+    """The notes of one kind, by the ids of the volumes."""
+    return {key[len(kind) :]: text for key, text in notes.items() if key.startswith(kind)}
 
 
 def _still_open(volume: Volume, by: str) -> Busy:
