@@ -24,7 +24,6 @@ import pytest
 from ansible_collections.stackless.block.plugins.module_utils._errors import Unavailable
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes, find_volumes
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_cluster import Cluster
-from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import RECORD
 from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd import RbdBackend
 
 from tests.contract.test_reserve_race import call as call_inside
@@ -34,6 +33,8 @@ from tests.rig.pools import RbdPool
 
 GIB = 1 << 30
 OTHER = "volume-0b5e7a1c-2222-4222-8333-444455556666"  # as Cinder would name one of its own
+
+RECORD = "stackless.record"  # what records are kept under for good
 
 LOADED = (RbdBackend,)  # which a process that may not read the checkout needs
 
@@ -471,13 +472,25 @@ def test_a_key_that_this_task_may_not_read(pool):
 
 
 def test_a_user_who_may_not(pool):
-    ceph = pool.ceph
-    key = json.loads(ceph.command({"prefix": "auth get-or-create", "entity": "client.reader", "caps": ["mon", "profile rbd", "osd", "profile rbd-read-only"]}))
-    keyring = ceph.directory / "client.reader.keyring"
-    keyring.write_text(f"[client.reader]\n\tkey = {key[0]['key']}\n")
-    told = in_time(pool, 8, backend={"keyring": str(keyring), "user": "reader"})
-    assert "does not let client.reader do that; grant it (ceph auth caps client.reader mon 'profile rbd' osd 'profile rbd pool=volumes')" in told
-    assert key[0]["key"] not in told
+    reader = user_of(pool.ceph, "reader", "profile rbd-read-only")
+    told = in_time(pool, 8, backend=reader)
+    assert "does not let client.reader do that; grant it beside what it has (ceph auth caps, with mon 'profile rbd' osd" in told
+    assert f"'profile rbd pool=volumes namespace={pool.namespace}'" in told
+
+
+def test_a_user_who_may_in_his_namespace_alone(pool):
+    tenant = user_of(pool.ceph, f"tenant-{pool.namespace}", f"profile rbd pool=volumes namespace={pool.namespace}")
+    for options in ({"size_gib": 1}, {"size_gib": 2, "new_name": "log"}, {"name": "log", "state": "absent"}):
+        assert good(call(pool, backend=tenant, **{"name": "db", **options}))["changed"]
+    assert "does not let client.tenant" in in_time(RbdPool(pool.ceph), 8, backend=tenant)
+
+
+def user_of(ceph, name, caps):
+    """The options of a backend for a new user with these capabilities."""
+    (made,) = json.loads(ceph.command({"prefix": "auth get-or-create", "entity": f"client.{name}", "caps": ["mon", "profile rbd", "osd", caps]}))
+    keyring = ceph.directory / f"client.{name}.keyring"
+    keyring.write_text(f"[client.{name}]\n\tkey = {made['key']}\n")
+    return {"user": name, "keyring": str(keyring)}
 
 
 def test_places_that_are_not_there(pool, tmp_path):
@@ -561,10 +574,13 @@ def watch_arguments(seen, stop):
                 seen.add(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
 
 
-def test_a_key_that_everybody_can_read_is_told(pool, tmp_path):
-    keyring = tmp_path / "keyring"
-    keyring.write_bytes((pool.ceph.directory / "client.cinder.keyring").read_bytes())
-    keyring.chmod(0o644)
+def test_a_key_that_everybody_can_read_is_told(pool):
+    keyring = pool.ceph.directory / "client.cinder.keyring"  # the one that the configuration names
     assert good(call(pool, name="db", size_gib=1)).get("warnings") is None
-    assert f"can read the key in {keyring}" in str(good(call(pool, name="db", size_gib=1, backend={"keyring": str(keyring)}))["warnings"])
-    assert f"everybody on this host can read the key in {keyring}" in str(call(pool, module="cinder_pool_info", backend={"keyring": str(keyring)})["advice"])
+    keyring.chmod(0o644)
+    try:
+        told = f"everybody on this host can read the key in {keyring}"
+        assert told in str(good(call(pool, module="cinder_pool_info"))["advice"])
+        assert told in str(good(call(pool, name="db", size_gib=1))["warnings"])
+    finally:
+        keyring.chmod(0o600)

@@ -138,8 +138,9 @@ class Cluster:
         if number == errno.ETIMEDOUT:
             return Unavailable(f"{asked} and did not answer within {place.timeout} s: see with ceph -s which OSDs or monitors are down, and run again")
         if number in (errno.EPERM, errno.EACCES):
-            may = f"ceph auth caps client.{place.user} mon 'profile rbd' osd 'profile rbd pool={place.pool}'"
-            return Failed(f"{asked} and does not let client.{place.user} do that; grant it ({may})")
+            where = f"pool={place.pool}" + (f" namespace={place.namespace}" if place.namespace else "")
+            may = f"mon 'profile rbd' osd 'profile rbd {where}'"
+            return Failed(f"{asked} and does not let client.{place.user} do that; grant it beside what it has (ceph auth caps, with {may})")
         if number in (errno.EDQUOT, errno.ENOSPC):
             return Failed(f"{asked} and has no room: pool {place.pool} is full; raise its quota, add OSDs or delete volumes (ceph health detail)")
         return Failed(f"{asked} and said no: {_said(error)}; see with ceph -s whether it is well, and run again")
