@@ -18,12 +18,14 @@ DEMO_PACKAGES="
     python3-venv qemu-block-extra qemu-system-x86 qemu-utils tgt"
 SPLIT_PACKAGES="libvirt-daemon-driver-secret libvirt-daemon-driver-nodedev"
 TEST_PACKAGES="git libiscsi-bin shellcheck"
+# what tests/rig/ceph makes its cluster of
+CEPH_PACKAGES="ceph-common ceph-mgr ceph-mon ceph-osd python3-rados python3-rbd"
 # what tests/rig/lab makes its virtual machines with
 LAB_PACKAGES="e2fsprogs gcc kmod libc6-dev mmdebstrap openssh-client"
 
 case ${1:-} in
 demo) packages=$DEMO_PACKAGES requirements=requirements-demo ;;
-test) packages="$DEMO_PACKAGES $TEST_PACKAGES $LAB_PACKAGES" requirements=requirements ;;
+test) packages="$DEMO_PACKAGES $TEST_PACKAGES $CEPH_PACKAGES $LAB_PACKAGES" requirements=requirements ;;
 *)
     echo "usage: tests/setup.sh demo|test" >&2
     exit 2
@@ -103,10 +105,14 @@ install_packages() {
         apt-cache show "$package" >/dev/null 2>&1 && set -- "$@" "$package"
     done
     hold_services
-    had_tgt=$(installed tgt && echo yes || echo no)
+    services=
+    installed tgt || services="tgt"
+    installed ceph-base || services="$services ceph-crash ceph.target"
     quietly apt install -y --no-install-recommends "$@"
     release_services
-    [ "$had_tgt" = yes ] || [ ! -d /run/systemd/system ] || quietly as_root systemctl disable tgt
+    for service in $services; do
+        [ ! -d /run/systemd/system ] || ! systemctl cat "$service" >/dev/null 2>&1 || quietly as_root systemctl disable "$service"
+    done
     end
 }
 
@@ -116,7 +122,7 @@ check_python() {
         die "/usr/bin/python3 is older than 3.11, which ansible-core 2.19 needs on the controller; use Debian 12 or newer or Ubuntu 24.04 or newer"
 }
 
-# --system-site-packages, because the libvirt binding has to be the distribution's own.
+# --system-site-packages, because the bindings of libvirt and Ceph have to be the distribution's own.
 make_empty_venv() {
     rm -rf .venv
     quietly /usr/bin/python3 -m venv --system-site-packages .venv

@@ -11,6 +11,7 @@
     ├── NotFound      a thing the wish builds on is not there
     ├── Conflict      someone else holds it, or the world moved under the plan
     ├── Refused       it would lose data or cut off a user
+    ├── Busy          someone else holds it and will let go by himself: asked again for a while
     ├── Unavailable   a library, a service or a directory this host needs does not answer
     ├── Failed        a tool or a service was asked and said no
     └── NotSettled    it was asked for, but did not come true in time
@@ -38,6 +39,10 @@ class Conflict(StorageError):
 
 
 class Refused(StorageError):
+    pass
+
+
+class Busy(StorageError):
     pass
 
 

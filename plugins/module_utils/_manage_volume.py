@@ -100,7 +100,9 @@ class Attachments(_OnBackend):
         return plan.key in world
 
     def show(self, plan: Plan, state: t.Optional[Volume]) -> t.Dict[str, t.Any]:
-        return attachment_result(state, plan.label.split(" for ", 1)[1]) if state else {}
+        if state is None:
+            return {}
+        return {**attachment_result(state, plan.label.split(" for ", 1)[1]), "connection_info": self.backend.connection_info(state)}
 
     def identify(self, item: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
         return {key: item.get(key) for key in ("volume", "instance", "action")}
@@ -143,7 +145,6 @@ def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
         "size_bytes": volume.size_bytes,
         "multiattach": volume.multiattach,
         "record": record_of(volume),
-        "connection_info": {"driver_volume_type": "local", "data": {"device_path": volume.path}},
         "path": volume.path,
     }
     if attachment is None:

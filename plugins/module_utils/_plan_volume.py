@@ -189,6 +189,9 @@ def _absent(want: VolumeWish, have: t.Optional[Volume], backend: VolumeBackend) 
     holder = backend.holder(have)
     if holder:
         raise Refused(f"volume {have.name} can't be deleted: it is in use by {holder} on the storage host; end that first")
+    dependants = backend.dependants(have)
+    if dependants:
+        raise Refused(f"volume {have.name} can't be deleted: {dependants}; remove that first")
     return Plan(have.name, have, None, _deletion(want, have, backend))
 
 

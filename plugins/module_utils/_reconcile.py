@@ -19,7 +19,7 @@ import os
 import time
 import typing as t
 
-from ._errors import Conflict, Invalid, NotSettled, StorageError, Unavailable
+from ._errors import Busy, Conflict, Invalid, NotSettled, StorageError, Unavailable
 from ._model.data import as_data, diff_data
 
 World = t.Dict[t.Hashable, t.Any]
@@ -163,6 +163,27 @@ class Outcome:
         return self.done > 0
 
 
+class _Patience:
+    """The seconds that all items of a task together may wait for others to let go."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def act(self, step: Step) -> None:
+        """Does a step, again and again while it is Busy and there is time."""
+        pause = 0.02
+        while True:
+            try:
+                step.act(*step.args)
+                return
+            except Busy:
+                if self.left <= 0:
+                    raise
+            time.sleep(pause)
+            self.left -= pause
+            pause = min(pause * 2, 0.5)
+
+
 def reconcile(module: t.Any, resource_class: t.Type[Resource]) -> None:
     """Runs a module: brings every item to its wanted state, or in check mode tells what would be done."""
     try:
@@ -298,11 +319,12 @@ def _predict(resource: Resource, outcomes: t.List[Outcome]) -> None:
 
 def _apply(resource: Resource, outcomes: t.List[Outcome]) -> None:
     world = _observe(resource, _good(outcomes))
+    patience = _Patience(resource.options.get("timeout") or 0)
     seen: t.Set[str] = set()
     for outcome in _good(outcomes):
         try:
             _plan(resource, outcome, world, seen)
-            _run(outcome, outcome.plan.steps)
+            _run(outcome, outcome.plan.steps, patience)
             outcome.state = world[outcome.plan.key] = outcome.plan.after
         except StorageError as error:
             outcome.error = error
@@ -323,10 +345,10 @@ def _flush(resource: Resource, touched: t.List[Outcome]) -> None:
             outcome.error = outcome.error or error
 
 
-def _run(outcome: Outcome, steps: t.Sequence[Step]) -> None:
+def _run(outcome: Outcome, steps: t.Sequence[Step], patience: _Patience) -> None:
     for step in steps:
         outcome.done += 1
-        step.act(*step.args)
+        patience.act(step)
 
 
 def _take_back(resource: Resource, failed: t.List[Outcome]) -> None:
@@ -367,7 +389,7 @@ def _judge(resource: Resource, outcome: Outcome, world: World, late: bool) -> bo
     try:
         if resource.settled(outcome.plan, world):
             outcome.state = outcome.plan.after if outcome.plan.closing else world.get(outcome.plan.key)
-            _run(outcome, outcome.plan.closing)
+            _run(outcome, outcome.plan.closing, _Patience(0))
             return True
         if late:
             raise NotSettled(resource.unsettled(outcome.plan, world))

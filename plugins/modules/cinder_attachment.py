@@ -195,7 +195,7 @@ results:
       returned: when the volume is there
       sample: /srv/volumes/volume-0b5e7a1c-2222-4222-8333-444455556666
     connection_info: &r_connection_info
-      description: How a host that has the storage at hand reaches the data, in Cinder's form.
+      description: How a host that has the storage at hand reaches the data, in Cinder's form. With O(backend.driver=rbd), pool/image, monitors and user.
       type: dict
       returned: when the volume is there
       sample: {driver_volume_type: local, data: {device_path: /srv/volumes/volume-0b5e7a1c-2222-4222-8333-444455556666}}

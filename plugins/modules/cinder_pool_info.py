@@ -12,6 +12,8 @@ version_added: 0.2.0
 description:
   - Returns the capacity of the pool where a backend keeps its volumes, and what should be done before it runs out. Changes nothing.
   - With O(backend.driver=lvm) the pool is the thin pool, or the volume group where no thin pool is given.
+  - With O(backend.driver=rbd) the pool is O(backend.data_pool), or O(backend.pool) where that is not given. What it holds and has left is counted
+    after replication, and null while the cluster has no manager (ceph-mgr), which is the one who counts.
 author:
   - The stackless.block authors (@stackless)
 extends_documentation_fragment:
@@ -46,12 +48,12 @@ allocation:
   type: str
   sample: thin
 total_gib:
-  description: What the pool holds.
+  description: What the pool holds. Null where nobody knows.
   returned: success
   type: float
   sample: 500.0
 free_gib:
-  description: What is not written in a thin pool or a file system, or not given away in a volume group.
+  description: What is not written in a thin pool, a pool of Ceph or a file system, or not given away in a volume group. Null where nobody knows.
   returned: success
   type: float
   sample: 320.5
@@ -66,12 +68,12 @@ provisioned_gib:
   type: float
   sample: 700.0
 virtual_free_gib:
-  description: What may still be promised. In a thin pool as much as O(backend.max_over_subscription_ratio) lets.
+  description: What may still be promised. In a thin pool or a pool of Ceph as much as O(backend.max_over_subscription_ratio) lets. Null where nobody knows.
   returned: success
   type: float
   sample: 9300.0
 over_subscription_ratio:
-  description: How many times what the pool holds is promised.
+  description: How many times what the pool holds is promised. Null where nobody knows.
   returned: success
   type: float
   sample: 1.4

@@ -20,6 +20,8 @@ extends_documentation_fragment:
   - stackless.block._backend
   - stackless.block._reconcile
 notes:
+  - With O(backend.driver=rbd) an image that somebody has open is not deleted. Who it is is told after O(timeout); a guest or a host that
+    died lets go by itself within 30 seconds, and is waited for.
   - On a storage host with LVM, LVM must not look for volume groups inside the volumes. The module warns where it would;
     M(stackless.block.cinder_pool_info) says what to do about it.
 options:
@@ -37,6 +39,7 @@ options:
   new_name: &new_name
     description:
       - Renames the volume, also while it is in use. Nothing is done when it has this name already.
+      - Where the data stands is named after the volume's id and stays.
     type: str
     version_added: 0.2.0
   size_gib: &size_gib
@@ -69,7 +72,7 @@ options:
   wipe: &wipe
     description:
       - Whether the data is overwritten with zeros before it is removed. The default is V(true).
-      - Thin volumes need no overwriting, as their pool zeroes every block before it gives it to another one.
+      - Thin volumes need no overwriting, as their pool zeroes every block before it gives it to another one. RBD images need none either.
     type: bool
   volumes:
     description:
@@ -107,6 +110,12 @@ EXAMPLES = r"""
     volumes:
       - {name: web-1, size_gib: 10}
       - {name: web-2, size_gib: 10, metadata: {owner: shop}}
+
+- name: Make a volume in a pool of a Ceph cluster
+  stackless.block.cinder_volume:
+    backend: {driver: rbd, pool: volumes, user: cinder}
+    name: db-data
+    size_gib: 20
 
 - name: Rename a volume
   stackless.block.cinder_volume:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Volumes through their modules, on a real file system: check mode, lists, bad input, and directories that do not serve."""
+"""Volumes through their modules, on a real file system and in a real Ceph pool: check mode, lists, bad input, and pools that do not serve."""
 
 from __future__ import annotations
 
@@ -15,47 +15,66 @@ GIB = 1 << 30
 
 
 @pytest.fixture
-def call(run_module, tmp_path):
-    def run(check=False, **options):
-        answer = run_module("cinder_volume", {"backend": {"driver": "file", "path": str(tmp_path)}, **options}, check=check)
+def call(run_module, pool):
+    def run(check=False, module="cinder_volume", **options):
+        answer = run_module(module, {"backend": pool.backend, **options}, check=check)
         assert "Traceback" not in str(answer)
         return answer
 
     return run
 
 
-def looks(path):
-    return sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in path.iterdir())
-
-
-def test_a_life(call, tmp_path):
+def test_a_life(call, pool):
+    empty = pool.traces()
     predicted = call(check=True, name="db", size_gib=1)
-    assert predicted["changed"] and list(tmp_path.iterdir()) == []
+    assert predicted["changed"] and pool.traces() == empty
     made = call(name="db", size_gib=1)
     assert made["steps"] == predicted["steps"] and made["status"] == "available"
-    assert os.stat(made["path"]).st_size == GIB
+    assert pool.size_of(made["path"]) == GIB and pool.volumes() == [made["id"]]
 
-    before = looks(tmp_path)
+    before = pool.traces()
     assert not call(name="db", size_gib=1)["changed"] and not call(check=True, name="db", size_gib=1)["changed"]
     predicted = call(check=True, name="db", size_gib=2)
-    assert looks(tmp_path) == before
+    assert pool.traces() == before
     grown = call(name="db", size_gib=2)
     assert grown["steps"] == predicted["steps"] and grown["diff"] == predicted["diff"]
-    assert (os.stat(grown["path"]).st_size, grown["id"]) == (2 * GIB, made["id"])
+    assert (pool.size_of(grown["path"]), grown["id"]) == (2 * GIB, made["id"])
 
+    before = pool.traces()
     predicted = call(check=True, name="db", state="absent")
-    assert os.path.exists(grown["path"])
+    assert pool.traces() == before
     gone = call(name="db", state="absent")
-    assert gone["steps"] == predicted["steps"] and gone["status"] == "deleted" and list(tmp_path.iterdir()) == []
+    assert gone["steps"] == predicted["steps"] and gone["diff"] == predicted["diff"]
+    assert gone["status"] == "deleted" and pool.volumes() == []
     assert not call(name="db", state="absent")["changed"]
     assert call(name="db", size_gib=1)["id"] != made["id"], "a new volume must not be taken for the old one"
 
 
-def test_renaming(call, tmp_path):
+def test_what_is_said_of_a_volume_is_found_again(call):
+    said = {"volume_type": "ssd", "description": "größe = a & b #!", "metadata": {"owner": "shop ü", "empty": ""}, "multiattach": True}
+    made = call(name="db", size_gib=1, **said)
+    found = call(module="cinder_volume_info", names=["db", "gone"])["volumes"]
+    assert [{key: volume[key] for key in said} for volume in found] == [said] and found[0]["record"] == made["record"]
+    assert not call(name="db", size_gib=1, **said)["changed"]
+    assert call(name="db", metadata={"a": "b"}, multiattach=False)["record"]["metadata"] == {"a": "b"}
+
+
+def test_many_at_once(call, pool):
+    volumes = [{"name": f"v{number}", "size_gib": 1 + number % 3} for number in range(20)]
+    predicted = call(check=True, volumes=volumes)
+    made = call(volumes=[*volumes, {"name": "none"}])
+    assert predicted["steps"] == made["steps"] and made["failed"] and "1 of 21 failed: volume none" in made["msg"]
+    assert [volume["size_gib"] for volume in call(module="cinder_volume_info")["volumes"]] == [v["size_gib"] for v in sorted(volumes, key=lambda v: v["name"])]
+    assert not call(volumes=volumes)["changed"]
+    call(volumes=volumes, state="absent")
+    assert pool.volumes() == []
+
+
+def test_renaming(call, pool):
     call(volumes=[{"name": "db"}, {"name": "taken"}], size_gib=1)
-    before = looks(tmp_path)
+    before = pool.traces()
     predicted = call(check=True, name="db", new_name="db-old", size_gib=2)
-    assert looks(tmp_path) == before
+    assert pool.traces() == before
     renamed = call(name="db", new_name="db-old", size_gib=2)
     assert (renamed["steps"], renamed["record"]["name"], renamed["size_gib"]) == (predicted["steps"], "db-old", 2)
     assert not call(name="db", new_name="db-old", size_gib=2)["changed"]
@@ -65,37 +84,46 @@ def test_renaming(call, tmp_path):
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_a_volume_says_itself_how_it_takes_its_space(call, tmp_path, check):
-    assert call(name="db", size_gib=1)["allocation"] == "sparse"
-    before = looks(tmp_path)
-    assert "db is sparse and can't become full" in call(check=check, name="db", allocation="full")["msg"]
-    assert "can't have allocation=thin" in call(check=check, name="log", size_gib=1, allocation="thin")["msg"]
-    assert looks(tmp_path) == before
-
-
-def test_the_pool(run_module, call, tmp_path):
-    call(volumes=[{"name": "a"}, {"name": "b"}], size_gib=4096)
-    before = looks(tmp_path)
-    pool = run_module("cinder_pool_info", {"backend": {"driver": "file", "path": str(tmp_path)}})
-    disk = os.statvfs(tmp_path)
-    assert pool["total_gib"] == round(disk.f_blocks * disk.f_frsize / GIB, 2) and pool["allocated_gib"] == pool["provisioned_gib"] == 8192
-    assert f"{tmp_path} has promised" in str(pool["advice"]) and pool["data_percent"] is None
-    assert looks(tmp_path) == before
+def test_a_volume_says_itself_how_it_takes_its_space(call, pool, check):
+    assert call(name="db", size_gib=1)["allocation"] == pool.allocation
+    before = pool.traces()
+    assert f"can't have allocation={pool.other}" in call(check=check, name="log", size_gib=1, allocation=pool.other)["msg"]
+    assert pool.traces() == before
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_a_volume_never_shrinks(call, tmp_path, check):
+@pytest.mark.parametrize("pool", ["file"], indirect=True)
+def test_a_volume_keeps_its_way_of_taking_space(call, pool, check):
+    call(name="db", size_gib=1)
+    before = pool.traces()
+    assert "db is sparse and can't become full" in call(check=check, name="db", allocation="full")["msg"]
+    assert pool.traces() == before
+
+
+@pytest.mark.parametrize("pool", ["file"], indirect=True)
+def test_the_pool(call, pool):
+    call(volumes=[{"name": "a"}, {"name": "b"}], size_gib=4096)
+    before = pool.traces()
+    found = call(module="cinder_pool_info")
+    disk = os.statvfs(pool.path)
+    assert found["total_gib"] == round(disk.f_blocks * disk.f_frsize / GIB, 2) and found["allocated_gib"] == found["provisioned_gib"] == 8192
+    assert f"{pool.path} has promised" in str(found["advice"]) and found["data_percent"] is None
+    assert pool.traces() == before
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_volume_never_shrinks(call, pool, check):
     call(name="db", size_gib=2)
-    before = looks(tmp_path)
+    before = pool.traces()
     answer = call(check=check, name="db", size_gib=1)
     assert answer["failed"] and answer["msg"] == "volume db has 2 GiB and can't shrink to 1 GiB; make a smaller one and copy the data"
-    assert looks(tmp_path) == before
+    assert pool.traces() == before
 
 
-def test_names_are_matched_whole(call, tmp_path):
+def test_names_are_matched_whole(call, pool):
     call(volumes=[{"name": "volume-1"}, {"name": "volume-10"}], size_gib=1)
     call(name="volume-1", state="absent")
-    assert len(list(tmp_path.glob("*.json"))) == 1
+    assert len(pool.volumes()) == 1
     assert not call(name="volume-10", size_gib=1)["changed"]
 
 
@@ -116,10 +144,11 @@ def test_names_are_matched_whole(call, tmp_path):
     ],
 )
 @pytest.mark.parametrize("check", [False, True])
-def test_bad_input(call, tmp_path, options, words, check):
+def test_bad_input(call, pool, options, words, check):
+    before = pool.traces()
     answer = call(check=check, **options)
     assert answer["failed"] and words in answer["msg"] and "\n" not in answer["msg"]
-    assert list(tmp_path.iterdir()) == []
+    assert pool.traces() == before
 
 
 @pytest.mark.parametrize(
@@ -131,6 +160,8 @@ def test_bad_input(call, tmp_path, options, words, check):
         ({"driver": "file", "path": "/tmp", "allocation": "thick"}, "the file driver has sparse and full"),
         ({"driver": "lvm"}, "needs the name of a volume group"),
         ({"driver": "lvm", "pool": "no-such-group"}, "on this host; "),
+        ({"driver": "rbd"}, "needs the name of a pool"),
+        ({"driver": "rbd", "pool": "volumes", "conf": "/does/not/exist"}, "the Ceph configuration /does/not/exist can't be read"),
     ],
 )
 def test_bad_backends(run_module, backend, words):
@@ -146,6 +177,7 @@ def read_only(tmp_path):
 
 
 @pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("pool", ["file"], indirect=True)
 def test_a_read_only_directory_is_told_before_anything_is_tried(read_only, call, check):
     answer = call(check=check, name="db", size_gib=1)
     assert answer["failed"] and "is read-only; mount it writable" in answer["msg"]

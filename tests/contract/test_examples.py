@@ -55,15 +55,15 @@ def volumes(walk, module):
     return str(path)
 
 
-def placed(walk, path, task):
+def placed(walk, ceph, path, task):
     """The task with this machine's addresses and paths."""
     ip, port = walk.tgtd.portals[0]
-    text = json.dumps(task).replace("/srv/volumes", path)
+    text = json.dumps(task).replace("/srv/volumes", path).replace('"driver": "rbd", ', f'"driver": "rbd", "conf": "{ceph.conf}", ')
     return json.loads(text.replace('{"ip": "192.0.2.10"}', json.dumps({"ip": ip, "port": port})).replace("192.0.2.10", ip))
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_examples_run(walk, module):
+def test_the_examples_run(walk, ceph, module):
     tasks = examples(module)
     ordered = [tasks[n] for n in ORDER.get(module, range(len(tasks)))]
     assert tasks and len(ordered) == len(tasks)
@@ -77,7 +77,7 @@ def test_the_examples_run(walk, module):
             **{f"stackless.block.{name}": walk.tgtd.options for name in ("iscsi_target", "iscsi_target_info")},
             **{f"stackless.block.{name}": libvirt for name in ("libvirt_disk", "libvirt_disk_info", "connector_info")},
         },
-        "tasks": [*BEFORE.get(module, []), *(placed(walk, folder, task) for task in ordered)],
+        "tasks": [*BEFORE.get(module, []), *(placed(walk, ceph, folder, task) for task in ordered)],
     }
     path = Path(walk.directory, f"{module}.yml")
     path.write_text(yaml.safe_dump([play], sort_keys=False))

@@ -15,6 +15,9 @@ from ansible_collections.stackless.block.plugins.module_utils._reconcile import 
 
 ROUNDS, RACERS = 100, 4
 
+# librados does not survive a fork
+spawn = multiprocessing.get_context("spawn")
+
 
 class Answered(Exception):
     pass
@@ -45,44 +48,92 @@ def call(resource, **params):
     raise AssertionError("the engine ended without an answer")
 
 
-def attachment(backend, racer, action):
-    return call(Attachments, backend=backend, attachments=None, volume="db", instance=f"web-{racer}", host=f"c{racer}", action=action)
+class AttachmentsElsewhere(Attachments):
+    """As on hosts of their own, which have no lock in common."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.lock_path = None
 
 
-def race(backend, racer, start, end, answers):
-    for number in range(ROUNDS):
+class VolumesElsewhere(Volumes):
+    def __init__(self, options):
+        super().__init__(options)
+        self.lock_path = None
+
+
+def attachment(resource, backend, racer, action):
+    return call(resource, backend=backend, attachments=None, volume="db", instance=f"web-{racer}", host=f"c{racer}", action=action)
+
+
+def reserve(backend, racer, start, end, answers, resource, rounds):
+    for number in range(rounds):
         start.wait(30)
-        answer = attachment(backend, racer, "reserve")
+        answer = attachment(resource, backend, racer, "reserve")
         answers.put((number, racer, answer["failed"], answer.get("msg", "")))
         end.wait(30)
         if not answer["failed"]:
-            assert not attachment(backend, racer, "terminate")["failed"]
-            assert not attachment(backend, racer, "release")["failed"]
+            assert not attachment(resource, backend, racer, "terminate")["failed"]
+            assert not attachment(resource, backend, racer, "release")["failed"]
 
 
-def test_one_winner_in_every_round(tmp_path):
-    backend = {"driver": "file", "path": str(tmp_path), "allocation": "sparse"}
-    assert not call(Volumes, backend=backend, volumes=None, name="db", size_gib=1)["failed"]
-    fork = multiprocessing.get_context("fork")
-    start, end, answers = fork.Barrier(RACERS), fork.Barrier(RACERS), fork.Queue()
-    racers = [fork.Process(target=race, args=(backend, racer, start, end, answers)) for racer in range(RACERS)]
+def make(backend, racer, start, end, answers, resource, rounds):
+    for number in range(rounds):
+        start.wait(30)
+        answer = call(resource, backend=backend, volumes=None, name="db", size_gib=1)
+        won = answer["changed"] and not answer["failed"]
+        answers.put((number, racer, not won, answer.get("msg") or answer["id"]))
+        end.wait(30)
+        if won:
+            assert call(resource, backend=backend, volumes=None, name="db", state="absent")["changed"]
+
+
+def told_in(contest, backend, resource, rounds=ROUNDS):
+    """What every racer was told in every round: (round, racer, whether he lost, what he was told)."""
+    start, end, answers = spawn.Barrier(RACERS), spawn.Barrier(RACERS), spawn.Queue()
+    racers = [spawn.Process(target=contest, args=(backend, racer, start, end, answers, resource, rounds)) for racer in range(RACERS)]
     for racer in racers:
         racer.start()
-    told = [answers.get(timeout=60) for answer in range(ROUNDS * RACERS)]
-    for racer in racers:
-        racer.join(30)
-    assert [racer.exitcode for racer in racers] == [0] * RACERS
-    for number in range(ROUNDS):
-        mine = [t for t in told if t[0] == number]
+    try:
+        told = [answers.get(timeout=60) for answer in range(rounds * RACERS)]
+        for racer in racers:
+            racer.join(30)
+        assert [racer.exitcode for racer in racers] == [0] * RACERS
+    finally:
+        for racer in racers:
+            racer.kill()
+    return [[answer for answer in told if answer[0] == number] for number in range(rounds)]
+
+
+@pytest.mark.parametrize(
+    "pool,resource", [("file", Attachments), ("rbd", AttachmentsElsewhere)], indirect=["pool"], ids=["file", "rbd, from several hosts"]
+)
+def test_one_winner_in_every_round(run_module, pool, resource):
+    assert not run_module("cinder_volume", {"backend": pool.backend, "name": "db", "size_gib": 1})["failed"]
+    for mine in told_in(reserve, pool.backend, resource):
         winners = [racer for number, racer, failed, msg in mine if not failed]
         assert len(winners) == 1, mine
-        holder = f"held by web-{winners[0]} on c{winners[0]} (reserved)"
-        assert all(holder in msg for number, racer, failed, msg in mine if failed), mine
+        allowed = [f"held by web-{winners[0]} on c{winners[0]} (reserved)"]
+        if resource is AttachmentsElsewhere:
+            allowed.append("volume db was changed by someone else meanwhile")
+        assert all(any(words in msg for words in allowed) for number, racer, failed, msg in mine if failed), mine
+
+
+@pytest.mark.parametrize("pool", ["rbd"], indirect=True)
+def test_of_several_hosts_that_make_a_volume_of_one_name_one_does(pool):
+    for mine in told_in(make, pool.backend, VolumesElsewhere, rounds=30):
+        winners = [told for number, racer, failed, told in mine if not failed]
+        assert len(winners) == 1, mine
+        # the others came too late to begin, looked when it was there already, or found it half made
+        late = f"volume db was made by someone else meanwhile, at rbd:{pool.ceph.pool}/{pool.namespace}/volume-{winners[0]}"
+        allowed = (late, winners[0], "volume db was changed by someone else")
+        assert all(any(words in told for words in allowed) for number, racer, failed, told in mine if failed), mine
+    assert pool.images() == []
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_one_winner_among_whole_modules(run_module, tmp_path, number):
-    backend = {"driver": "file", "path": str(tmp_path)}
+def test_one_winner_among_whole_modules(run_module, pool, number):
+    backend = pool.backend
     assert not run_module("cinder_volume", {"backend": backend, "name": "db", "size_gib": 1})["failed"]
     options = [{"backend": backend, "volume": "db", "instance": f"web-{n}", "host": "c", "action": "reserve"} for n in range(3)]
     with concurrent.futures.ThreadPoolExecutor(3) as pool:

@@ -13,7 +13,7 @@ import os
 import time
 
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Failed, Invalid, Refused, Unavailable
+from ansible_collections.stackless.block.plugins.module_utils._errors import Busy, Conflict, Failed, Invalid, Refused, Unavailable
 from ansible_collections.stackless.block.plugins.module_utils._model.data import MASK, Secret, as_data, diff_data
 from ansible_collections.stackless.block.plugins.module_utils._reconcile import Plan, Resource, Step, items_of, locked, look, reconcile
 
@@ -335,3 +335,37 @@ def test_the_reached_state_may_give_rise_to_warnings():
     with pytest.raises(Ended):
         reconcile(module, Doors)
     assert module.warned == ["lamp a flickers"]
+
+
+class Crowd(House):
+    """Lamps whose switch somebody else has in his hand, for so many tries."""
+
+    def __init__(self, tries, **lamps):
+        super().__init__(**lamps)
+        self.tries = dict(tries)
+
+    def switch(self, name, on):
+        self.tries[name] = self.tries.get(name, 0) - 1
+        if self.tries[name] >= 0:
+            raise Busy(f"the switch of {name} is in somebody's hand; wait for him")
+        super().switch(name, on)
+
+
+def test_what_is_busy_is_tried_again():
+    house = Crowd({"a": 3}, a=False, b=False)
+    answer = run(house, lamps=[{"name": "a", "on": True}, {"name": "b", "on": True}])
+    assert not answer["failed"] and answer["steps"] == ["switch a on", "switch b on"] and house.lamps == {"a": True, "b": True} and house.writes == 2
+
+
+def test_all_items_together_wait_no_longer_than_the_timeout():
+    house = Crowd({name: 1000 for name in "abc"}, a=False, b=False, c=False, d=False)
+    began = time.monotonic()
+    answer = run(house, lamps=[{"name": name, "on": True} for name in "abcd"], timeout=1)
+    assert 1 <= time.monotonic() - began < 3
+    assert [r["failed"] for r in answer["results"]] == [True, True, True, False] and "in somebody's hand" in answer["results"][2]["msg"]
+    assert house.tries["b"] == house.tries["c"] == 999, "every item is tried, whatever the others have waited"
+
+
+def test_what_fails_otherwise_is_not_tried_again():
+    house = House(broken=False)
+    assert run(house, name="broken", on=True)["failed"] and house.writes == 1

@@ -31,12 +31,15 @@ class ThinFill:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """One pool; `free_bytes` is what is not written or, where space is taken at once, not given away yet."""
+    """One pool; `free_bytes` is what is not written or, where space is taken at once, not given away yet.
+
+    What a pool holds and has left is None where nobody knows it.
+    """
 
     where: str
     allocation: str
-    total_bytes: int
-    free_bytes: int
+    total_bytes: t.Optional[int]
+    free_bytes: t.Optional[int]
     allocated_bytes: int
     provisioned_bytes: int
     max_over_subscription_ratio: t.Optional[float] = None
@@ -47,21 +50,26 @@ class Pool:
         return self.provisioned_bytes / self.total_bytes if self.total_bytes else 0.0
 
     @property
-    def virtual_free_bytes(self) -> int:
+    def virtual_free_bytes(self) -> t.Optional[int]:
         """What may still be promised."""
-        if self.max_over_subscription_ratio is None:
+        if self.max_over_subscription_ratio is None or self.total_bytes is None:
             return self.free_bytes
         return max(0, int(self.total_bytes * self.max_over_subscription_ratio) - self.provisioned_bytes)
 
 
 def pool_advice(pool: Pool) -> t.List[str]:
     """What should be done before the pool runs out, one sentence each."""
-    return [*_nearly_full(pool), *_promised_too_much(pool)]
+    return [*_unknown(pool), *_nearly_full(pool), *_promised_too_much(pool)]
+
+
+def _unknown(pool: Pool) -> t.Iterator[str]:
+    if pool.total_bytes is None:
+        yield f"nobody knows what {pool.where} holds and has left, so that nothing is refused for want of space; have a ceph-mgr running"
 
 
 def _nearly_full(pool: Pool) -> t.Iterator[str]:
     fills = [("data", pool.thin.data_percent), ("metadata", pool.thin.metadata_percent)] if pool.thin else []
-    if not pool.thin and pool.total_bytes:
+    if not pool.thin and pool.total_bytes and pool.free_bytes is not None:
         fills = [("space", 100.0 - 100.0 * pool.free_bytes / pool.total_bytes)]
     for what, percent in fills:
         if percent >= _NEARLY_FULL:
@@ -85,7 +93,7 @@ def pool_result(pool: Pool, advice: t.Sequence[str]) -> t.Dict[str, t.Any]:
         "allocated_gib": _gib(pool.allocated_bytes),
         "provisioned_gib": _gib(pool.provisioned_bytes),
         "virtual_free_gib": _gib(pool.virtual_free_bytes),
-        "over_subscription_ratio": round(pool.ratio, 2),
+        "over_subscription_ratio": None if pool.total_bytes is None else round(pool.ratio, 2),
         "max_over_subscription_ratio": pool.max_over_subscription_ratio,
         "data_percent": pool.thin.data_percent if pool.thin else None,
         "metadata_percent": pool.thin.metadata_percent if pool.thin else None,
@@ -93,5 +101,5 @@ def pool_result(pool: Pool, advice: t.Sequence[str]) -> t.Dict[str, t.Any]:
     }
 
 
-def _gib(size: int) -> float:
-    return round(size / GIB, 2)
+def _gib(size: t.Optional[int]) -> t.Optional[float]:
+    return None if size is None else round(size / GIB, 2)

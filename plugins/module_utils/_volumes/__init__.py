@@ -11,16 +11,23 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from .._errors import Invalid
+from .._errors import Conflict, Invalid
 from .._model.pool import Pool
 from .._model.volume import Volume
 
 # Keep in sync with doc_fragments/_backend.py
 BACKEND_OPTIONS: t.Dict[str, t.Any] = {
-    "driver": {"type": "str", "choices": ["file", "lvm"], "required": True},
+    "driver": {"type": "str", "choices": ["file", "lvm", "rbd"], "required": True},
     "path": {"type": "path"},
     "pool": {"type": "str"},
     "thin_pool": {"type": "str"},
+    "namespace": {"type": "str"},
+    "user": {"type": "str", "default": "cinder"},
+    "conf": {"type": "path", "default": "/etc/ceph/ceph.conf"},
+    "keyring": {"type": "path"},
+    "data_pool": {"type": "str"},
+    "features": {"type": "list", "elements": "str"},
+    "timeout": {"type": "int", "default": 10},
     "allocation": {"type": "str", "choices": ["sparse", "full", "thin", "thick"]},
     "max_over_subscription_ratio": {"type": "float", "default": 20.0},
     "max_pool_used_percent": {"type": "float", "default": 95.0},
@@ -61,6 +68,10 @@ class VolumeBackend:
         """Who on this host has the data open, as a person would say it, or None."""
         return None
 
+    def dependants(self, volume: Volume) -> t.Optional[str]:
+        """What was built upon the data and keeps it from being removed, as a person would say it, or None."""
+        return None
+
     def needs_wipe(self, volume: Volume) -> bool:
         """Whether the next owner of the space could read what is on it."""
         return True
@@ -72,8 +83,15 @@ class VolumeBackend:
         """The path under which a volume's data stands, or will stand."""
         raise NotImplementedError
 
+    def connection_info(self, volume: Volume) -> t.Dict[str, t.Any]:
+        """How a host that has the storage at hand reaches the data, in Cinder's form; asks nobody."""
+        return {"driver_volume_type": "local", "data": {"device_path": volume.path}}
+
     def swap(self, before: t.Optional[Volume], after: t.Optional[Volume]) -> None:
-        """Replaces a record by the next one, atomically; Conflict when it is not `before` any more. None: there is no record."""
+        """Replaces a record by the next one, atomically; None: there is no record.
+
+        Conflict when it is not `before` any more, Busy when somebody is in the way who will let go by himself.
+        """
         raise NotImplementedError
 
     def allocate(self, volume: Volume) -> None:
@@ -92,6 +110,11 @@ class VolumeBackend:
         raise NotImplementedError
 
 
+def overtaken(volume: Volume) -> Conflict:
+    """The error of a swap that came too late."""
+    return Conflict(f"volume {volume.name} was changed by someone else meanwhile; look at it and run again")
+
+
 def open_backend(options: t.Dict[str, t.Any]) -> VolumeBackend:
     """The back end for a `backend` dict. Drivers are imported here, so that only the used one is needed."""
     if options["driver"] == "file":
@@ -102,4 +125,8 @@ def open_backend(options: t.Dict[str, t.Any]) -> VolumeBackend:
         from .lvm import LvmBackend
 
         return LvmBackend(options)
+    if options["driver"] == "rbd":
+        from .rbd import RbdBackend
+
+        return RbdBackend(options)
     raise Invalid(f"there is no volume driver {options['driver']!r}")

@@ -16,10 +16,10 @@ import json
 import os
 import typing as t
 
-from .._errors import Conflict, Failed, Invalid, Unavailable
+from .._errors import Failed, Invalid, Unavailable
 from .._model.pool import Pool
 from .._model.volume import Volume, record_of, volume_from
-from . import VolumeBackend
+from . import VolumeBackend, overtaken
 
 _CHUNK = 4 << 20
 
@@ -94,7 +94,7 @@ class FileBackend(VolumeBackend):
         record = self.locate(some.id) + ".json"
         now = self._read(os.path.basename(record))
         if now != before:
-            raise Conflict(f"volume {some.name} was changed by someone else meanwhile; look at it and run again")
+            raise overtaken(some)
         try:
             if after is None:
                 os.unlink(record)

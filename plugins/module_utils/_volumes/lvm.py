@@ -22,10 +22,10 @@ import os
 import re
 import typing as t
 
-from .._errors import Conflict, Failed, Invalid, NotFound, Unavailable
+from .._errors import Failed, Invalid, NotFound, Unavailable
 from .._model.pool import Pool
 from .._model.volume import Volume
-from . import VolumeBackend
+from . import VolumeBackend, overtaken
 from . import _block, _lvm_group as groups
 from ._lvm_group import REPORT, Group, LogicalVolume
 from ._lvm_host import run, scans_volumes, settings
@@ -149,7 +149,7 @@ class LvmBackend(VolumeBackend):
         if before is None:
             return self._make(t.cast(Volume, after))
         if self._record(before) != before:
-            raise _overtaken(before)
+            raise overtaken(before)
         if after is None:
             return self._remove(before)
         return self._retag(before, after)
@@ -177,14 +177,14 @@ class LvmBackend(VolumeBackend):
         if changes and " changed" not in self._selected("lvchange", changes, before):
             seen = self._look().named(lv.name)
             if seen is None or own(seen.tags) != then:
-                raise _overtaken(before)
+                raise overtaken(before)
         self._known[lv.name] = dataclasses.replace(lv, tags=lv.tags - now | then)
 
     def _remove(self, volume: Volume) -> None:
         self._drop(_growth(volume))
         said = self._selected("lvremove", ["--yes", "--force"], volume)
         if " removed" not in said and self._look().named(_lv(volume)) is not None:
-            raise _overtaken(volume)
+            raise overtaken(volume)
         del self._known[_lv(volume)]
 
     def _selected(self, command: str, arguments: t.Sequence[str], volume: Volume) -> str:
@@ -196,7 +196,7 @@ class LvmBackend(VolumeBackend):
             return self.lvm(command, *arguments, "--select", _being(self._known[_lv(volume)].tags), f"{self.group}/{_lv(volume)}")
         except Failed as error:
             if "Failed to find" in str(error):
-                raise _overtaken(volume) from error
+                raise overtaken(volume) from error
             raise
 
     # ---- the data ----
@@ -249,7 +249,7 @@ class LvmBackend(VolumeBackend):
     def _active(self, volume: Volume) -> LogicalVolume:
         self._now()
         if _lv(volume) not in self._known:
-            raise _overtaken(volume)
+            raise overtaken(volume)
         if not self._known[_lv(volume)].active:
             self.activate(volume)
         return self._known[_lv(volume)]
@@ -282,7 +282,3 @@ def _having(tag: str) -> str:
 def _being(tags: t.Iterable[str]) -> str:
     """LVM's selection of what has these tags and no other ones."""
     return "lv_tags=[" + " && ".join(f'"{tag}"' for tag in sorted(tags)) + "]"
-
-
-def _overtaken(volume: Volume) -> Conflict:
-    return Conflict(f"volume {volume.name} was changed by someone else meanwhile; look at it and run again")

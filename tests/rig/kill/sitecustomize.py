@@ -69,9 +69,9 @@ def count(step):
 def watched(engine):
     plain = engine._run
 
-    def run(outcome, steps):
+    def run(outcome, steps, *rest):
         for step in steps:
-            plain(outcome, [step])
+            plain(outcome, [step], *rest)
             count(step)
 
     engine._run = run

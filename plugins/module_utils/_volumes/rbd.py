@@ -1,0 +1,285 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""Volumes as RBD images of one pool of a Ceph cluster, each with its record in its own image-meta.
+
+The image volume-<id> is data and record in one: the record goes with it. A record changes by one write to the image's
+header that compares it with what it was, so that it does nothing when somebody was faster, on whatever host.
+
+A name is given under a lock that the whole cluster shares, because no single object could hold all names and records.
+Who gives one notes the id of the image that is about to be made: if he is killed before it has its record, the next one
+removes it. A removal is noted with the record, which goes before the last of the image does. A volume's name is only in
+its record. The image keeps its own, which guests' definitions know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import time
+import typing as t
+import uuid
+
+from .._errors import Busy, Conflict, Failed, Invalid
+from .._model.pool import Pool
+from .._model.volume import Volume
+from . import VolumeBackend, overtaken
+from . import _rbd_pool as figures
+from ._rbd_cluster import Cluster, Place
+from ._rbd_image import Image, image_name, record_text, volume_of, volumes_in
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,127}")  # nothing that means something in rbd:pool/namespace/image
+_NAMED = {"pool": "a pool", "data_pool": "a pool", "namespace": "a namespace of the pool", "user": "a Ceph user without client."}
+# Notes in the cluster: a volume's id after the first two
+_MAKING = "making."  # it is being made, and may have no record yet: its name
+_REMOVING = "removing."  # it is being removed, and may have no record any more: that record
+_NAMING = "naming"  # a name is being given: that name
+_GENERATION = "generation"  # changes whenever a name was given
+_LOCK = "/run/stackless-block-rbd-{}.lock"
+
+
+class RbdBackend(VolumeBackend):
+    """A pool, or a namespace of it; both must be there."""
+
+    record_in_data = True
+    allocation = "thin"
+    allocations = ("thin",)
+
+    def __init__(self, options: t.Dict[str, t.Any], open_cluster: t.Callable[[Place], t.Any] = Cluster) -> None:
+        self.place = _place(options)
+        if options.get("allocation") not in (None, *self.allocations):
+            raise Invalid(f"backend.allocation is {options['allocation']!r}; the rbd driver has only thin")
+        self.cluster = open_cluster(self.place)
+        self.ratio = options.get("max_over_subscription_ratio") or 20.0
+        self.limit = options.get("max_pool_used_percent") or 95.0
+        self.where = f"rbd:{self.place.path}"
+        # spares runs of one host the way to the cluster, which decides between them anyway; it takes root
+        self.lock_path = _LOCK.format(self.place.path.replace("/", ".")) if os.geteuid() == 0 else None
+        self.lease = 3 * self.place.timeout  # seconds for which names are locked, should this run be killed
+        self._images: t.Dict[str, Image] = {}  # of volumes, by id, with what this run has changed since the last look
+        self._others_bytes = 0  # what images that are no volumes of ours were promised
+        self._generation = ""  # of the names, at the last look
+        self._begun: t.Dict[str, str] = {}  # volumes that somebody was making then, by id
+        self._answers: t.Dict[str, t.Any] = {}  # of the monitors, since the last look
+        self._monitors: t.List[t.Tuple[str, str]] = []
+
+    # ---- looking
+
+    def observe(self) -> t.Dict[str, Volume]:
+        notes = self.cluster.notes()  # before the look: what comes after it is noticed
+        self._generation, self._begun = notes.get(_GENERATION, ""), _noted(_MAKING, notes)
+        self._answers.clear()
+        images = _with_remains(self.cluster.images(), notes)
+        found, wrong = volumes_in(images, self.where)
+        ids = {volume.id for volume in found.values()}
+        self._images = {t.cast(str, image.volume_id): image for image in images if image.volume_id in ids}
+        self._others_bytes = sum(image.size_bytes for image in images if image.volume_id not in ids)
+        self.warnings = tuple(wrong)
+        self._monitors = self._monitors or figures.addresses(self._told("mon dump") or {"mons": []})
+        return found
+
+    def _told(self, prefix: str, **words: str) -> t.Any:
+        """The monitors' answer to a command, asked once for each look."""
+        if prefix not in self._answers:
+            self._answers[prefix] = self.cluster.ask(prefix, **words)
+        return self._answers[prefix]
+
+    def _space(self) -> t.Tuple[t.Optional[int], t.Optional[int]]:
+        return figures.space(self._told("df"), self._told("osd pool get-quota", pool=self._data), self._data)
+
+    @property
+    def _data(self) -> str:
+        """The pool that the data goes to."""
+        return self.place.data_pool or self.place.pool
+
+    def missing(self, volume: t.Optional[Volume] = None, others: t.Sequence[Volume] = ()) -> t.Optional[str]:
+        if volume is None:  # a full pool lets records change and images go
+            return None
+        for pool in (self.place.pool, self._data):
+            full = figures.full(self._told("osd pool ls", detail="detail"), pool)
+            if full:
+                return full
+        total, free = self._space()
+        what, promised = f"pool {self._data}", self._others_bytes + volume.size_bytes + sum(other.size_bytes for other in others)
+        return figures.overfull(what, total, free, self.limit) or figures.oversubscribed(what, total, promised, self.ratio)
+
+    def capacity(self) -> Pool:
+        allocated = sum(volume.size_bytes for volume in self.observe().values())
+        total, free = self._space()
+        full = figures.full(self._told("osd pool ls", detail="detail"), self._data)
+        self.warnings += (full,) if full else ()
+        return Pool(f"pool {self._data}", self.allocation, total, free, allocated, self._others_bytes + allocated, self.ratio)
+
+    def advice(self) -> t.Tuple[str, ...]:
+        open_to_all = [path for path in self.cluster.keyring.split(",") if path and _readable_by_all(path)]
+        return tuple(f"everybody on this host can read the key in {path}; take that away (chmod o-rwx)" for path in open_to_all)
+
+    def dependants(self, volume: Volume) -> t.Optional[str]:
+        image = self._images.get(volume.id)  # none yet where a check predicts it
+        return self.cluster.built_upon(image) if image and image.snapshots else None
+
+    def needs_wipe(self, volume: Volume) -> bool:
+        return False  # what an image never wrote reads as zeros
+
+    def locate(self, volume_id: str) -> str:
+        return f"{self.where}/{image_name(volume_id)}"
+
+    def connection_info(self, volume: Volume) -> t.Dict[str, t.Any]:
+        """As Cinder's driver tells it to Nova (cinder/volume/drivers/rbd.py, initialize_connection), with the namespace."""
+        data = {
+            "name": f"{self.place.path}/{image_name(volume.id)}",
+            "hosts": [host for host, _port in self._monitors],
+            "ports": [port for _host, port in self._monitors],
+            "auth_enabled": True,
+            "auth_username": self.place.user,
+            "secret_type": "ceph",
+            "volume_id": volume.id,
+            "discard": True,
+        }
+        return {"driver_volume_type": "rbd", "data": data}
+
+    # ---- the record
+
+    def swap(self, before: t.Optional[Volume], after: t.Optional[Volume]) -> None:
+        if before is None:
+            return self._make(t.cast(Volume, after))
+        image = self._images.get(before.id)
+        if image is None or volume_of(image, self.where) != before:
+            raise overtaken(before)
+        if after is None:
+            return self._remove(before, image)
+        self._prepare(image, before, after)
+        with self._naming(after) if after.name != before.name else contextlib.nullcontext():
+            return self._write(image, before, after)
+
+    def _prepare(self, image: Image, before: Volume, after: Volume) -> None:
+        """What has to be so before the record says it. A deletion that has begun can't be taken back: nobody may have the image open."""
+        if after.status == "deleting":
+            watchers = self.cluster.watchers(image)
+            if watchers:
+                raise _still_open(before, ", ".join(watchers))
+        if after.multiattach and not before.multiattach:
+            self.cluster.share(image)
+        if before.id in self._begun:  # its maker was killed: what holds data must not be taken for an image without a record
+            self.cluster.note({_MAKING + before.id: ""})
+
+    def _write(self, image: Image, before: Volume, after: Volume) -> None:
+        text = record_text(after, image.key)
+        if text != image.record and not self.cluster.swap_record(image, text):
+            raise overtaken(before)
+        self._images[after.id] = dataclasses.replace(image, record=text)
+
+    def _make(self, volume: Volume) -> None:
+        name = image_name(volume.id)
+        with self._naming(volume, making=True) as until:
+            self.cluster.create(name, volume.size_bytes, volume.multiattach)
+            image = self.cluster.named(name)
+            if image is None or time.monotonic() > until:
+                raise Failed(f"image {name} took too long to make for the lock of its name; see with ceph -s what is slow, and run again")
+            self._write(image, volume, volume)
+
+    def _remove(self, volume: Volume, image: Image) -> None:
+        now = self.cluster.image(image)
+        if now is not None and now.record != image.record:
+            raise overtaken(volume)
+        self.cluster.note({_REMOVING + volume.id: t.cast(str, image.record)})
+        try:
+            self.cluster.remove(image)
+        except Busy as error:
+            raise _still_open(volume, ", ".join(self.cluster.watchers(image)) or "somebody who lets go just now") from error
+        self.cluster.note({_REMOVING + volume.id: ""})
+        del self._images[volume.id]
+
+    @contextlib.contextmanager
+    def _naming(self, volume: Volume, making: bool = False) -> t.Iterator[float]:
+        """Nobody else in the cluster gives a name meanwhile; yields until when (monotonic) a record may be written.
+
+        A note says so until all is done. Who finds it under the lock knows that his last look may have been too early, and
+        that its writer was killed.
+        """
+        until = time.monotonic() + self.lease - self.place.timeout
+        own = {_MAKING + volume.id: volume.name} if making else {}
+        with self.cluster.naming(self.lease):
+            notes = self.cluster.notes()
+            if _NAMING in notes or notes.get(_GENERATION, "") != self._generation:
+                self._check_free(volume)
+            self.cluster.note({**self._cleared(notes), **own, _NAMING: volume.name})
+            yield until
+            self._generation = str(uuid.uuid4())
+            self.cluster.note({**{key: "" for key in own}, _GENERATION: self._generation, _NAMING: ""})
+
+    def _check_free(self, volume: Volume) -> None:
+        """Looks again whether the name is still nobody's."""
+        twin = self.observe().get(volume.name)
+        if twin is not None and twin.id != volume.id:
+            raise Conflict(f"volume {volume.name} was made by someone else meanwhile, at {twin.path}; look at it and run again")
+
+    def _cleared(self, notes: t.Dict[str, str]) -> t.Dict[str, str]:
+        """Removes the images of runs that were killed before they wrote a record; returns the notes to take away."""
+        begun = _noted(_MAKING, notes)
+        for volume_id in begun:
+            image = self.cluster.named(image_name(volume_id))
+            if image is not None and image.record is None:
+                self.cluster.remove(image)
+        return {_MAKING + volume_id: "" for volume_id in begun}
+
+    # ---- the data
+
+    def allocate(self, volume: Volume) -> None:
+        image = self._images.get(volume.id)
+        if image is None:
+            raise overtaken(volume)
+        if image.size_bytes < volume.size_bytes:
+            self.cluster.resize(image, volume.size_bytes)
+            self._images[volume.id] = dataclasses.replace(image, size_bytes=volume.size_bytes)
+
+
+def _with_remains(images: t.List[Image], notes: t.Dict[str, str]) -> t.List[Image]:
+    """The images, and what there may be of those whose removal was stopped when their header, and the record in it, was gone already."""
+    names = {image.name for image in images}
+    removing = {image_name(volume_id): record for volume_id, record in _noted(_REMOVING, notes).items()}
+    return images + [Image(name, "", 0, record) for name, record in removing.items() if name not in names]
+
+
+def _noted(kind: str, notes: t.Dict[str, str]) -> t.Dict[str, str]:
+    """The notes of one kind, by the ids of the volumes."""
+    return {key[len(kind) :]: text for key, text in notes.items() if key.startswith(kind)}
+
+
+def _still_open(volume: Volume, by: str) -> Busy:
+    return Busy(f"volume {volume.name} can't be deleted, its image is open at {by}; end that, and run again (a host that died lets go within 30 s)")
+
+
+def _place(options: t.Dict[str, t.Any]) -> Place:
+    defaults = Place("")
+    timeout = defaults.timeout if options.get("timeout") is None else options["timeout"]
+    if timeout < 1:
+        raise Invalid(f"backend.timeout is {timeout}; give the seconds that one question to the cluster may take, from 1")
+    return Place(
+        pool=_checked("pool", options.get("pool")),
+        namespace=_checked("namespace", options["namespace"]) if options.get("namespace") else "",
+        data_pool=_checked("data_pool", options["data_pool"]) if options.get("data_pool") else None,
+        features=tuple(options.get("features") or ()),
+        user=_checked("user", options.get("user") or defaults.user),
+        conf=options.get("conf") or defaults.conf,
+        keyring=options.get("keyring"),
+        timeout=timeout,
+    )
+
+
+def _checked(option: str, name: t.Optional[str]) -> str:
+    if not name or not _NAME.fullmatch(name) or (option == "user" and name.startswith("client.")):
+        raise Invalid(f"backend.{option} is {name!r}; the rbd driver needs the name of {_NAMED[option]}: letters, digits, '.', '_' or '-'")
+    return name
+
+
+def _readable_by_all(path: str) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & 0o004)
+    except OSError:
+        return False

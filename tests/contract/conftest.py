@@ -1,0 +1,26 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Pools of every driver that needs no kernel of its own: what holds for one of them holds for all."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rig.ceph import Ceph
+from tests.rig.pools import DirectoryPool, RbdPool
+
+
+@pytest.fixture(scope="session")
+def ceph():
+    """A Ceph cluster for all tests that do it no harm; each takes a namespace of its own."""
+    with Ceph() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["file", "rbd"])
+def pool(request, tmp_path):
+    if request.param == "file":
+        return DirectoryPool(tmp_path)
+    return RbdPool(request.getfixturevalue("ceph"))

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Pools for volumes as tests see them, past the modules: what is there, and whether anything was written."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+from tests.rig.ceph import Ceph
+
+NUMBERS = itertools.count(1)
+
+
+class DirectoryPool:
+    """A directory for the driver file. `allocation` is how its volumes take their space, `other` a way it does not have."""
+
+    driver, allocation, other = "file", "sparse", "thin"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.backend: dict[str, Any] = {"driver": "file", "path": str(path)}
+
+    def traces(self) -> list[Any]:
+        """What every write changes."""
+        return sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in self.path.iterdir())
+
+    def volumes(self) -> list[str]:
+        """The ids of the volumes whose data is there."""
+        return sorted(entry.name.removeprefix("volume-") for entry in self.path.iterdir() if entry.suffix != ".json")
+
+    def size_of(self, path: str) -> int:
+        return os.stat(path).st_size
+
+
+class RbdPool:
+    """A namespace of its own in the pool of a cluster, for the driver rbd."""
+
+    driver, allocation, other = "rbd", "thin", "sparse"
+
+    def __init__(self, ceph: Ceph, namespace: str | None = None) -> None:
+        import rbd
+
+        self.ceph = ceph
+        self.namespace = f"n{next(NUMBERS)}" if namespace is None else namespace
+        self.backend = {**ceph.backend, "namespace": self.namespace}
+        with ceph.pool_of() as io:
+            if self.namespace and not rbd.RBD().namespace_exists(io, self.namespace):
+                rbd.RBD().namespace_create(io, self.namespace)
+
+    def open(self) -> Any:
+        """An ioctx of the administrator's for the namespace, as a context manager."""
+        return self.ceph.pool_of(namespace=self.namespace)
+
+    def traces(self) -> list[Any]:
+        """Every object with its version, which every write raises."""
+        found = []
+        with self.open() as io:
+            for one in io.list_objects():
+                io.stat(one.key)
+                found.append((one.key, io.get_last_version()))
+        return sorted(found)
+
+    def volumes(self) -> list[str]:
+        """The ids of the volumes whose data is there."""
+        return sorted(name.removeprefix("volume-") for name in self.images())
+
+    def images(self) -> list[str]:
+        """The names of all images; those in the trash in brackets."""
+        import rbd
+
+        with self.open() as io:
+            return sorted([*rbd.RBD().list(io), *(f"({one['name']})" for one in rbd.RBD().trash_list(io))])
+
+    def image(self, name: str, **options: Any) -> Any:
+        """An open image, as a context manager: another's hand."""
+        import contextlib
+
+        import rbd
+
+        @contextlib.contextmanager
+        def opened() -> Any:
+            with self.open() as io, rbd.Image(io, name, **options) as image:
+                yield image
+
+        return opened()
+
+    def size_of(self, path: str) -> int:
+        prefix, _slash, name = path.rpartition("/")
+        assert prefix == f"rbd:{self.ceph.pool}/{self.namespace}".rstrip("/"), path
+        with self.image(name, read_only=True) as image:
+            return image.size()
