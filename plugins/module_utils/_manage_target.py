@@ -52,6 +52,7 @@ class Targets(Resource):
         self.backend = open_targets(options)
         self.lock_path = self.backend.lock_path
         self.served: t.FrozenSet[Portal] = frozenset()
+        self.reveals = bool(options["return_secrets"])
 
     def want(self, item: Options) -> TargetWish:
         iqn = self.backend.spelled(check_iqn(item.get("target_iqn")))

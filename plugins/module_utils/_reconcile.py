@@ -19,6 +19,8 @@ import os
 import time
 import typing as t
 
+from ansible.module_utils.common.parameters import remove_values
+
 from ._errors import Busy, Conflict, Invalid, NotSettled, StorageError, Unavailable
 from ._model.data import as_data, diff_data
 
@@ -132,6 +134,8 @@ class Resource:
     def doubts(self, plan: Plan, state: t.Any) -> t.Sequence[str]:
         """Warnings about an item that only the state it has reached gives rise to."""
         return ()
+
+    reveals = False  # whether what `besides` returns is wanted although it came in as a secret
 
     def besides(self, shown: t.Sequence[t.Tuple[Plan, t.Any]]) -> t.Dict[str, t.Any]:
         """Return values of the whole task beside its items, from the plans that did not fail and their states.
@@ -407,6 +411,8 @@ def _finish(module: t.Any, resource: Resource, outcomes: t.List[Outcome]) -> Non
         "diff": [_diff(o) for o in outcomes if o.plan and o.changed],
         **resource.besides([(o.plan, o.state) for o in outcomes if o.plan and o.error is None]),
     }
+    if resource.reveals:
+        answer["invocation"] = _unmasked(module)
     planned = [o for o in outcomes if o.plan]
     doubts = {w for o in planned if o.error is None for w in resource.doubts(o.plan, o.state)}
     for warning in sorted(doubts.union(*(o.plan.warnings for o in planned))):
@@ -417,6 +423,13 @@ def _finish(module: t.Any, resource: Resource, outcomes: t.List[Outcome]) -> Non
     if failed:
         module.fail_json(**{**answer, "failed": True, "msg": _summary(failed, len(results))})
     module.exit_json(**answer)
+
+
+def _unmasked(module: t.Any) -> t.Dict[str, t.Any]:
+    """Keeps core from masking, wherever it stands in the answer, what came in as a secret; what came in stays masked itself."""
+    shown = remove_values(module.params, module.no_log_values)
+    module.no_log_values = set()
+    return {"module_args": shown}
 
 
 def _summary(failed: t.List[str], total: int) -> str:

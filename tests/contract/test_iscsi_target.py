@@ -459,3 +459,13 @@ def test_secrets_are_in_no_command_line_result_or_readable_file(tgtd: Tgtd, wish
         assert not [line for line in seen if secret in line]
         assert secret not in json.dumps(answers) and secret in saved_file(tgtd).read_text()
     assert mode == 0o600 and "credentials" not in answers[0]
+
+
+def test_who_asks_for_secrets_gets_those_too_that_he_gave(wish: Options) -> None:
+    """Core masks in an answer what came in as a secret, and the next step would log in with the mask."""
+    wish["acls"] = [{"initiator": A, "username": "someone", "password": SECRET, "mutual_username": "target", "mutual_password": OTHER_SECRET}]
+    answer = done(wish)
+    (told,) = answer["credentials"]
+    assert (told["password"], told["mutual_password"]) == (SECRET, OTHER_SECRET)
+    rest = json.dumps({key: value for key, value in answer.items() if key != "credentials"})
+    assert "invocation" in answer and SECRET not in rest and OTHER_SECRET not in rest
