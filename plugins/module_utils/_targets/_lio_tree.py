@@ -150,7 +150,6 @@ class Tree:
         shape = {**self._settings(path), "plugin": key[0], "name": key[1], "alua_tpgs": groups, "wwn": serial, "dev": self.store_data(key)}
         return {**shape, **_kind(key[0], shape, " ".join((_read(os.path.join(path, "info")) or "").split()))}
 
-
     # ---- settings
 
     def _settings(self, path: str) -> Shape:
