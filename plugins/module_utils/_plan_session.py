@@ -136,7 +136,7 @@ def _wrong(want: SessionWish, device: Device) -> str:
     """What shows that a device is not the wished volume, or that its users take it for another one; empty when it is right."""
     other = [name for name in ("serial", "wwid") if getattr(want, name) not in (None, getattr(device, name))]
     told = ", ".join(f"{name} {getattr(device, name)}, not {getattr(want, name)}" for name in other)
-    return told or ("another volume than when it was found" if device.exchanged else "")
+    return told or (f"{device.exchanged}, which it had not when it was found" if device.exchanged else "")
 
 
 def _dead(want: SessionWish, have: Connection) -> Portals:

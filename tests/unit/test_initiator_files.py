@@ -372,7 +372,14 @@ def test_sessions_and_disks_are_seen_in_sys(kernel: Path) -> None:
 
 @pytest.mark.parametrize(
     ("told", "exchanged"),
-    [(None, False), (FOUND, False), ((FOUND[0], None), False), (("other", FOUND[1]), True), ((FOUND[0], "naa.6001405f"), True), ((None, None), True)],
+    [
+        (None, None),
+        (FOUND, None),
+        ((FOUND[0], None), None),
+        (("other", FOUND[1]), "serial other"),
+        ((FOUND[0], "naa.6001405f"), "wwid naa.6001405f"),
+        ((None, None), "serial none"),
+    ],
 )
 def test_a_disk_that_says_to_be_another_is_still_what_its_users_take_it_for(kernel: Path, monkeypatch: Any, told: Any, exchanged: bool) -> None:
     monkeypatch.setattr(sysfs, "identity", lambda path: told and Identity(*told))

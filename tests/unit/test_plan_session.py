@@ -115,7 +115,7 @@ DRIFTS: dict[str, Callable[[FakeInitiator], None]] = {
     "a session down": session_down,
     "a session down, in use": lambda host: (session_down(host), held(host)),
     "given up by the kernel": offline,
-    "exchanged for another and back": lambda host: host.devices.update({k: dataclasses.replace(d, exchanged=True) for k, d in host.devices.items()}),
+    "exchanged for another and back": lambda host: host.devices.update({k: dataclasses.replace(d, exchanged="serial other") for k, d in host.devices.items()}),
     "links lost": lambda host: host.unlinked.update({*("dm-0" for _wwid in host.maps), *(str(device.name) for device in host.devices.values())}),
     "the LUN grown": lambda host: setattr(host.luns[1], "size_bytes", 2 * MIB),
     "open to others": lambda host: host.records.update({k: dataclasses.replace(r, private=False) for k, r in host.records.items()}),
@@ -286,7 +286,7 @@ def test_a_device_that_its_holder_takes_for_another_volume_is_refused() -> None:
     DRIFTS["exchanged for another and back"](host)
     assert [step.name.split(" ")[0] for step in plan(host, wish(portals=(A,))).acts] == ["delete", "scan"]
     held(host)
-    assert "another volume than when it was found, and it is in use by domain web-1" in refusal(host, wish(), errors.Conflict)
+    assert "with serial other, which it had not when it was found, and it is in use by domain web-1" in refusal(host, wish(), errors.Conflict)
 
 
 def test_a_device_that_answers_as_another_volume_goes_by_what_its_users_take_it_for() -> None:

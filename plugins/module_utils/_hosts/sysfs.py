@@ -128,8 +128,10 @@ class Sysfs:
         told = identity(f"{self.root}/dev/{device.name}") if device.name and device.state == RUNNING else None
         if told is None:
             return device
+        if told.serial != device.serial:
+            return dataclasses.replace(device, exchanged=f"serial {told.serial or 'none'}")
         # a WWID of a kind that only the kernel knows to read says nothing
-        return dataclasses.replace(device, exchanged=told.serial != device.serial or told.wwid not in (None, device.wwid))
+        return device if told.wwid in (None, device.wwid) else dataclasses.replace(device, exchanged=f"wwid {told.wwid}")
 
     def _maps(self) -> t.List[Map]:
         found = []

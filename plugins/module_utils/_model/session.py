@@ -93,7 +93,7 @@ class Holder:
 class Device:
     """One SCSI disk: a LUN as it is reached through one session. No `name`: the kernel has no block device for it (yet).
 
-    `exchanged`: it says to be another volume than the one that the kernel, and whoever uses it, takes it for.
+    `exchanged`: what it says to be, when that is another volume than the one that the kernel, and whoever uses it, takes it for.
     """
 
     lun: int
@@ -104,7 +104,7 @@ class Device:
     name: t.Optional[str] = dataclasses.field(compare=False, default=None)
     hctl: t.Optional[str] = dataclasses.field(compare=False, default=None)
     state: str = dataclasses.field(compare=False, default=RUNNING)
-    exchanged: bool = dataclasses.field(compare=False, default=False)
+    exchanged: t.Optional[str] = dataclasses.field(compare=False, default=None)
     holders: t.Tuple[Holder, ...] = dataclasses.field(compare=False, default=(), metadata={"hidden": True})
     links: t.Tuple[str, ...] = dataclasses.field(compare=False, default=(), metadata={"hidden": True})
 
