@@ -366,11 +366,12 @@ def _take_back(resource: Resource, failed: t.List[Outcome]) -> None:
                 outcome.error = type(outcome.error)(f"{outcome.error}; and to {step.name} failed: {error}")
     undone = [outcome for outcome in failed if outcome.undone]
     _flush(resource, undone)
-    world = _observe(resource, failed) if undone else {}
-    for outcome in undone:
-        left = resource.left(outcome.plan, world)
-        if left:
-            outcome.error = type(outcome.error)(f"{outcome.error}; and {left} could not be taken back, run the same play again")
+    with contextlib.suppress(StorageError):  # who can't look any more still tells why the items failed
+        world = _observe(resource, undone) if undone else {}
+        for outcome in undone:
+            left = resource.left(outcome.plan, world)
+            if left:
+                outcome.error = type(outcome.error)(f"{outcome.error}; and {left} could not be taken back, run the same play again")
 
 
 def _settle(resource: Resource, waiting: t.List[Outcome]) -> None:

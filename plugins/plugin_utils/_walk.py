@@ -346,8 +346,7 @@ def housed(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[dict[str
 
 def homeless(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[str]:
     """Why a wished volume was not found, a sentence each."""
-    found = {wish["name"] for wish in housed(wishes, looks)}
-    return [_homeless(wish["name"], list(looks), looks) for wish in wishes if wish["name"] not in found]
+    return [_homeless(wish["name"], list(looks), looks) for wish in wishes if not housed([wish], looks)]
 
 
 def _volumes_in(looks: Answers) -> dict[tuple[str, str], Mapping[str, Any]]:

@@ -12,7 +12,7 @@ import itertools
 
 import pytest
 from ansible_collections.stackless.block.plugins.module_utils import _plan_attachment as attachments
-from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Failed, Invalid, NotFound, Refused, StorageError, Unavailable
+from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Failed, Invalid, NotFound, Refused, Unavailable
 from ansible_collections.stackless.block.plugins.module_utils._model.pool import pool_advice
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Volume
 from ansible_collections.stackless.block.plugins.module_utils._plan_volume import VolumeWish, plan_volume
@@ -22,8 +22,8 @@ from ansible_collections.stackless.block.plugins.module_utils._volumes._lvm_host
 from ansible_collections.stackless.block.plugins.module_utils._volumes._lvm_tags import GROWTH, tags_of
 from ansible_collections.stackless.block.plugins.module_utils._volumes.lvm import LvmBackend
 
-from . import laws
 from .fake_lvm import EXTENT, FakeLvm, Killed, Lv
+from .volume_case import crashes_and_refusals, laws_hold
 
 ID = "0b5e7a1c-2222-4222-8333-444455556666"
 OTHER = "0b5e7a1c-2222-4222-8333-444455557777"
@@ -110,23 +110,11 @@ def holders(monkeypatch):
 
 @pytest.mark.parametrize("state,wish", list(itertools.product(STATES, WISHES)))
 def test_laws(state, wish):
-    subject = laws.Subject(
-        make=lambda: made(state),
-        observe=lambda backend: dict(backend.observe()),
-        plan=lambda backend, world: plan_volume(WISHES[wish], world, backend),
-        trace=trace,
-    )
-    laws.hold(subject)
+    laws_hold(made, state, WISHES[wish], trace)
 
 
 def test_the_cases_hold_enough_crashes_and_refusals():
-    crashes = refusals = 0
-    for state, wish in itertools.product(STATES, WISHES):
-        try:
-            subject = made(state)
-            crashes += max(0, len(plan_volume(WISHES[wish], subject.observe(), subject).acts) - 1)
-        except StorageError:
-            refusals += 1
+    crashes, refusals = crashes_and_refusals(made, STATES, WISHES.values())
     assert crashes > 70 and refusals > 60
 
 

@@ -13,12 +13,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Invalid, NotFound, Refused, StorageError, Unavailable
+from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Invalid, NotFound, Refused, Unavailable
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Volume, check_name, check_size, status_of
 from ansible_collections.stackless.block.plugins.module_utils._plan_volume import VolumeWish, known_volume, plan_volume
 from ansible_collections.stackless.block.plugins.module_utils._volumes.file import FileBackend
+from .volume_case import crashes_and_refusals, laws_hold
 
-from . import laws
 
 ID = "0b5e7a1c-2222-4222-8333-444455556666"
 ATTACHED = Attachment(id="a1", instance="web-1", host="compute-1", status="attached")
@@ -88,22 +88,11 @@ def plan(state: str, wish: VolumeWish):
 
 @pytest.mark.parametrize("state,wish", list(itertools.product(STATES, WISHES)))
 def test_laws(state, wish):
-    subject = laws.Subject(
-        make=lambda: made(state),
-        observe=lambda backend: dict(backend.observe()),
-        plan=lambda backend, world: plan_volume(WISHES[wish], world, backend),
-        trace=trace,
-    )
-    laws.hold(subject)
+    laws_hold(made, state, WISHES[wish], trace)
 
 
 def test_the_cases_hold_enough_crashes_and_refusals():
-    crashes = refusals = 0
-    for state, wish in itertools.product(STATES, WISHES):
-        try:
-            crashes += max(0, len(plan(state, WISHES[wish]).acts) - 1)
-        except StorageError:
-            refusals += 1
+    crashes, refusals = crashes_and_refusals(made, STATES, WISHES.values())
     assert crashes > 40 and refusals > 25
 
 

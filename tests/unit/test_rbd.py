@@ -22,8 +22,8 @@ from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_clus
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import Image, record_text, volume_of, volumes_in
 from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd import RbdBackend
 
-from . import laws
 from .fake_rbd import DF, MONITORS, FakeCluster
+from .volume_case import crashes_and_refusals, laws_hold
 
 ID = "0b5e7a1c-2222-4222-8333-444455556666"
 OTHER = "0b5e7a1c-2222-4222-8333-444455557777"
@@ -94,23 +94,11 @@ def trace(subject: RbdBackend) -> tuple:
 
 @pytest.mark.parametrize("state,wish", list(itertools.product(STATES, WISHES)))
 def test_laws(state, wish):
-    subject = laws.Subject(
-        make=lambda: made(state),
-        observe=lambda backend: dict(backend.observe()),
-        plan=lambda backend, world: plan_volume(WISHES[wish], world, backend),
-        trace=trace,
-    )
-    laws.hold(subject)
+    laws_hold(made, state, WISHES[wish], trace)
 
 
 def test_the_cases_hold_enough_crashes_and_refusals():
-    crashes = refusals = 0
-    for state, wish in itertools.product(STATES, WISHES):
-        try:
-            subject = made(state)
-            crashes += max(0, len(plan_volume(WISHES[wish], subject.observe(), subject).acts) - 1)
-        except StorageError:
-            refusals += 1
+    crashes, refusals = crashes_and_refusals(made, STATES, WISHES.values())
     assert crashes > 40 and refusals > 30
 
 

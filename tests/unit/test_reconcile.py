@@ -322,6 +322,20 @@ def test_what_is_there_although_it_was_taken_back_is_told_with_the_failure():
     assert answer["msg"].endswith("; and lamp slow could not be taken back, run the same play again")
 
 
+class Blind(Doors):
+    def observe(self, wants):
+        if HOUSE.writes > 1:
+            raise Unavailable("the house is dark")
+        return super().observe(wants)
+
+
+def test_a_look_after_the_undo_that_fails_hides_no_failure():
+    house = House(slow=False)
+    house.slow = {"slow"}
+    answer = run(house, resource=Blind, timeout=0, name="slow", on=True)
+    assert answer["results"][0]["failed"] and "dark" not in answer["msg"] and answer["steps"] == ["switch slow on", "switch slow back"]
+
+
 def test_a_refusal_has_nothing_to_take_back():
     house = House()
     run(house, resource=Doors, name="locked", on=True)
