@@ -20,10 +20,11 @@ from ._model.session import Connection, Device, Ground, Holder, Map, check_iface
 from ._model.session import wwn_link
 from ._model.target import Portal, check_portal
 from ._plan_session import SessionWish, arrived, departed, handed_over, is_degraded, left_over, plan_session, waiting_for
-from ._reconcile import Plan, Resource, World
+from ._reconcile import Plan, Resource, World, wait_until
 
 Options = t.Dict[str, t.Any]
 
+_LINKS = 3.0  # seconds that links are waited for before the next look
 _PAIRS = (("username", "password"), ("mutual_username", "mutual_password"))
 
 
@@ -36,6 +37,7 @@ class Sessions(Resource):
         self.host = OpenIscsiHost()
         self.ground = Ground()
         self._wishes: t.Dict[str, SessionWish] = {}
+        self._awaited: t.Set[str] = set()
 
     def want(self, item: Options) -> SessionWish:
         iqn = check_iqn(item.get("target_iqn"), "target_iqn")
@@ -88,7 +90,21 @@ class Sessions(Resource):
         unmapped = self.host.unmapped(want.iqn) if want.present else None
         if unmapped:
             raise Failed(unmapped)
-        return arrived(want, plan.after, have, failed) if want.present else departed(plan, have, failed)
+        if not want.present:
+            return departed(plan, have, failed)
+        there = arrived(want, plan.after, have, failed)
+        link = wwn_link(want.wwid, mapped=bool(plan.after.maps))
+        if link and not there:
+            self._awaited.add(link)
+        return there
+
+    def wait(self, seconds: float) -> None:
+        """Until udev has made the links: a look meanwhile would only take time from it."""
+        links, self._awaited = self._awaited, set()
+        if self.host.linked(links):
+            super().wait(seconds)
+        else:
+            wait_until(lambda: self.host.linked(links), max(seconds, _LINKS))
 
     def unsettled(self, plan: Plan, world: World) -> str:
         want, have = self._both(plan, world)

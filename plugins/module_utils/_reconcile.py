@@ -223,6 +223,13 @@ def items_of(params: t.Dict[str, t.Any], plural: str) -> t.List[t.Dict[str, t.An
     return [{**top, **{key: value for key, value in item.items() if value is not None}} for item in listed]
 
 
+def wait_until(true: t.Callable[[], bool], seconds: float) -> None:
+    """Waits for what a resource can see without a look at its world, and for no longer than so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 @contextlib.contextmanager
 def locked(path: t.Optional[str], timeout: float) -> t.Iterator[Lock]:
     """Holds the lock of a resource kind; a directory is locked itself, any other path is made (0600)."""

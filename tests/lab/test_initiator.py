@@ -379,10 +379,10 @@ def count():
     left -= 1
 
 
-def counted(outcome, steps):
+def counted(outcome, steps, patience):
     for step in steps:
         count()
-        run(outcome, [step])
+        run(outcome, [step], patience)
 
 
 def flushed(self):

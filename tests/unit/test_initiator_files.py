@@ -176,8 +176,8 @@ def test_a_record_of_an_interface_holds_what_the_interface_says(root: Path) -> N
 
 def test_no_secret_is_on_a_command_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(files, "run", lambda words, timeout, before=None: seen.append((words, timeout)) or Said(0, ""))
-    Iscsiadm(str(root)).log_in([FULL])
+    monkeypatch.setattr(files, "run", lambda words, timeout, before=None, meanwhile=None: seen.append((words, timeout)) or Said(0, ""))
+    Iscsiadm(str(root)).log_in([FULL], lambda: None)
     assert [words for words, _timeout in seen] == [["iscsiadm", "-m", "node", "-L", "all"]]
     assert 5 * 3 <= seen[0][1] < 120
 
@@ -239,7 +239,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> OpenIscsiHost:
     made = OpenIscsiHost()
     made.done = []
     for verb in ("_log_out", "_log_in", "_scan"):
-        monkeypatch.setattr(made, verb, lambda asked, verb=verb: made.done.append((verb, len(asked))))
+        monkeypatch.setattr(made, verb, lambda asked, *_more, verb=verb: made.done.append((verb, len(asked))))
     seen = {IQN: Connection(devices=(Device(1, FOUR, wwid=FOUND[1], name="sdb"),))}
     monkeypatch.setattr(made.sysfs, "connections", lambda iqns, closely: seen)
     monkeypatch.setattr(made.multipath, "claimed", frozenset)
@@ -264,7 +264,7 @@ def test_what_was_gathered_is_done_once_even_where_it_fails(host: Any, monkeypat
 def test_portals_are_tried_in_turn_until_one_lets_this_host_in(monkeypatch: pytest.MonkeyPatch) -> None:
     host, tried = OpenIscsiHost(), []
 
-    def attempt(asked: Any) -> None:
+    def attempt(asked: Any, _meanwhile: Any) -> None:
         tried.append([(login.iqn, portal) for login, portal in asked])
         host._failed.update({(login.iqn, portal): "no" for login, portal in asked if login.iqn == IQN and portal == FOUR})
 
@@ -289,6 +289,39 @@ def test_a_tool_that_is_missing_or_hangs_is_an_error_of_its_own() -> None:
     with pytest.raises(Failed, match="has not ended after 0.1 s"):
         run(["sleep", "5"], 0.1)
     assert run(["sh", "-c", "echo out; echo err >&2; exit 3"], 5) == Said(3, "out\nerr\n")
+
+
+def test_while_a_tool_runs_something_else_is_done_and_nothing_it_prints_is_lost() -> None:
+    turns: list[int] = []
+    said = run(["sh", "-c", "seq 100000; sleep 0.7; echo end"], 5, meanwhile=lambda: turns.append(1))
+    assert said.status == 0 and said.text.endswith("100000\nend\n") and said.text.startswith("1\n2\n")
+    assert 1 <= len(turns) <= 4
+    with pytest.raises(Failed, match="has not ended after 0.5 s"):
+        run(["sleep", "5"], 0.5, meanwhile=lambda: None)
+    with pytest.raises(Failed, match="multipathd says no"):
+        run(["sleep", "5"], 5, meanwhile=refuse)
+
+
+def test_a_session_is_scanned_as_soon_as_it_is_there_and_once_more_where_nothing_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, scanned = OpenIscsiHost(), []
+    there = [Session(FOUR, sid=1, host=1), Session(SIX, sid=2, host=2, state="FREE")]
+    monkeypatch.setattr(host.sysfs, "sessions", lambda iqns: {IQN: there})
+    monkeypatch.setattr(host.sysfs, "shows", lambda session, lun: session.sid == 3)
+    monkeypatch.setattr(host.sysfs, "scan", lambda session, lun: scanned.append((session.sid, lun)))
+
+    def log_in(records: Any, meanwhile: Any) -> Any:
+        for _turn in range(3):
+            meanwhile()
+        assert scanned == [(1, 5)]
+        there[1] = Session(SIX, sid=2, host=2)
+        there.append(Session(SIX, sid=3, host=3))
+        return {}, ""
+
+    monkeypatch.setattr(host.iscsiadm, "log_in", log_in)
+    host.log_in(IQN, (FOUR, SIX), "default", True)
+    host.scan(IQN, 5)
+    host.flush()
+    assert sorted(scanned) == [(1, 5), (1, 5), (2, 5), (2, 5)]
 
 
 def test_known_wwids_without_those_that_were_taken_back() -> None:

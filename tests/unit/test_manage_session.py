@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -108,3 +109,27 @@ def test_a_prediction_names_the_link_that_the_run_returns(multipathd: bool) -> N
 def test_what_is_gone_has_no_device() -> None:
     gone = session_result(wish(**GONE), connected().observe()[IQN], Ground())
     assert gone["device_path"] is None and gone["paths"] == [] and gone["serial"] == IDENTITY["serial"]
+
+
+def test_links_are_waited_for_and_not_longer_than_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions, asked = Sessions({"timeout": 1}), []
+    linked = iter([False, False, False, True, True])
+    monkeypatch.setattr(sessions.host, "linked", lambda links: asked.append(set(links)) or next(linked))
+    sessions._awaited = {"/dev/disk/by-id/wwn-0x1"}
+    began = time.monotonic()
+    sessions.wait(0.01)
+    assert time.monotonic() - began < 1 and asked == [{"/dev/disk/by-id/wwn-0x1"}] * 4
+    sessions.wait(0.01)
+    assert asked[4:] == [set()]
+
+
+def test_a_link_is_awaited_as_long_as_the_device_can_not_be_handed_over() -> None:
+    sessions, host = Sessions({"timeout": 1}), connected()
+    link = session_result(wish(), host.observe()[IQN], Ground())["device_path"]
+    plan = sessions.plan(wish(), host.observe())
+    host.unlinked.add(next(iter(host.devices.values())).name)
+    assert not sessions.settled(plan, host.observe())
+    assert sessions._awaited == {link}
+    host.unlinked.clear()
+    sessions._awaited = set()
+    assert sessions.settled(plan, host.observe()) and sessions._awaited == set()

@@ -8,11 +8,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import time
 import typing as t
 
 from .._errors import Failed, Unavailable
+
+_TURN = 0.2  # seconds between two turns of what is done meanwhile
 
 
 class Said(t.NamedTuple):
@@ -20,24 +24,39 @@ class Said(t.NamedTuple):
     text: str  # what it printed on both of its outputs
 
 
-def run(words: t.Sequence[str], timeout: float, before: t.Optional[t.Callable[[], None]] = None) -> Said:
-    """Runs a tool; `before` is done in its process first. Raises Unavailable when it is not there, Failed when it does not end."""
+def run(
+    words: t.Sequence[str], timeout: float, before: t.Optional[t.Callable[[], None]] = None, meanwhile: t.Optional[t.Callable[[], None]] = None
+) -> Said:
+    """Runs a tool; `before` is done in its process first, `meanwhile` again and again while it runs.
+
+    Raises Unavailable when it is not there, Failed when it does not end.
+    """
     environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        done = subprocess.run(
-            list(words),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout,
-            check=False,
-            env=environment,
-            preexec_fn=before,
-        )
+        with subprocess.Popen(list(words), env=environment, preexec_fn=before, **streams) as process:
+            text = _ended(process, timeout, meanwhile).decode("utf-8", "replace")
+        return Said(process.returncode, text)
     except FileNotFoundError as error:
         raise Unavailable(f"{words[0]} is not installed on this host") from error
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{words[0]} has not ended after {timeout:g} s") from error
     except subprocess.SubprocessError as error:
         raise Unavailable(f"{words[0]} can't be run with a view of its own of the file system; run the task as root, outside of containers") from error
-    return Said(done.returncode, done.stdout.decode("utf-8", "replace"))
+
+
+def _ended(process: subprocess.Popen[bytes], timeout: float, meanwhile: t.Optional[t.Callable[[], None]]) -> bytes:
+    """What a process prints until its end, which is made here when it takes too long or `meanwhile` fails."""
+    deadline = time.monotonic() + timeout
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.communicate(timeout=min(left, _TURN) if meanwhile else left)[0]
+            if time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired(process.args, timeout)
+            if meanwhile:
+                meanwhile()
+    except BaseException:
+        process.kill()
+        raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import os
 import typing as t
 
 from .._errors import Failed, Refused, StorageError, Unavailable
@@ -58,6 +59,7 @@ class OpenIscsiHost(InitiatorHost):
         self._logins: t.List[_Login] = []
         self._logouts: t.Set[t.Tuple[str, Portal]] = set()
         self._scans: t.List[t.Tuple[str, int]] = []
+        self._scanned: t.Dict[t.Tuple[int, int], int] = {}  # how often, by session and LUN
         self._maps: t.List[t.Tuple[str, int]] = []
 
     # ---- looking
@@ -112,6 +114,10 @@ class OpenIscsiHost(InitiatorHost):
             except Unavailable as error:
                 self._asked[look] = error
         return self._asked[look]
+
+    def linked(self, links: t.Iterable[str]) -> bool:
+        """Whether udev has made all of these links, which costs next to nothing to see."""
+        return all(map(os.path.lexists, links))
 
     def failed(self, iqn: str) -> t.Dict[Portal, str]:
         """Where this run could not log in, or out, and why."""
@@ -196,9 +202,9 @@ class OpenIscsiHost(InitiatorHost):
         if logouts:
             self._log_out(logouts)
         if logins:
-            self._log_in(logins)
-        if scans:
-            self._scan(scans)
+            self._log_in(logins, lambda: self._scan(scans, 0))
+        for number in range(_TRIES if scans else 0):
+            self._scan(scans, number)
         if maps:
             self._make_maps(maps)
 
@@ -229,37 +235,42 @@ class OpenIscsiHost(InitiatorHost):
         except Failed as error:
             return str(error)
 
-    def _log_in(self, logins: t.Sequence[_Login]) -> None:
-        """At every portal, or round after round at the next one where there was none that let this host in."""
+    def _log_in(self, logins: t.Sequence[_Login], meanwhile: t.Callable[[], None]) -> None:
+        """At every portal, or round after round at the next one where there was none that let this host in.
+
+        Sessions are scanned while others still come up: the kernel and udev are longer busy with a disk than iscsid with a login.
+        """
         rounds = max(len(login.portals) for login in logins)
         inside: t.Set[str] = set()
         for number in range(rounds):
             asked = [(login, portal) for login in logins for portal in _turn(login, number) if login.every or login.iqn not in inside]
             if asked:
-                self._try(asked)
+                self._try(asked, meanwhile)
                 inside |= {login.iqn for login, portal in asked if (login.iqn, portal) not in self._failed}
 
-    def _try(self, asked: t.Sequence[t.Tuple[_Login, Portal]]) -> None:
+    def _try(self, asked: t.Sequence[t.Tuple[_Login, Portal]], meanwhile: t.Callable[[], None]) -> None:
         records = [record for login, portal in asked for record in self.iscsiadm.records(login.iqn) if (record.portal, record.iface) == (portal, login.iface)]
         try:
-            failures, said = self.iscsiadm.log_in(records)
+            failures, said = self.iscsiadm.log_in(records, meanwhile)
         except Failed as error:
             failures, said = {}, str(error)
-        seen = self.sysfs.connections({login.iqn for login, portal in asked}, closely=False)
-        lost = [(login.iqn, portal) for login, portal in asked if not _has_session({**seen}, login.iqn, portal)]
+        there = self.sysfs.sessions({login.iqn for login, portal in asked})
+        reached = {(iqn, session.portal) for iqn, sessions in there.items() for session in sessions if session.alive}
+        lost = [(login.iqn, portal) for login, portal in asked if (login.iqn, portal) not in reached]
         silent = silences(portal for _iqn, portal in lost) if lost else {}
         initiator = configured_initiator() or "this host"
         for key in lost:
             self._failed[key] = meaning(failures[key], initiator, silent.get(key[1])) if key in failures else _unsaid(said)
 
-    def _scan(self, scans: t.Sequence[t.Tuple[str, int]]) -> None:
-        """Scans through all sessions side by side, and once more where nothing came."""
-        for _attempt in range(_TRIES):
-            seen = self.sysfs.connections({iqn for iqn, lun in scans}, closely=False)
-            missing = [(session, lun) for iqn, lun in scans for session in _without_lun(seen.get(iqn, Connection()), lun)]
-            if missing:
-                with concurrent.futures.ThreadPoolExecutor(_SCANS) as pool:
-                    list(pool.map(lambda each: self._scan_one(*each), missing))
+    def _scan(self, scans: t.Sequence[t.Tuple[str, int]], before: int) -> None:
+        """Scans side by side through the sessions that do not show their LUN and were scanned so often before."""
+        there = self.sysfs.sessions({iqn for iqn, lun in scans})
+        alive = [(session, lun) for iqn, lun in scans for session in there.get(iqn, ()) if session.alive]
+        missing = [(s, lun) for s, lun in alive if self._scanned.get((s.sid, lun), 0) <= before and not self.sysfs.shows(s, lun)]
+        self._scanned.update({(session.sid, lun): before + 1 for session, lun in missing})
+        if missing:
+            with concurrent.futures.ThreadPoolExecutor(_SCANS) as pool:
+                list(pool.map(lambda each: self._scan_one(*each), missing))
 
     def _scan_one(self, session: Session, lun: int) -> None:
         with contextlib.suppress(StorageError):  # what did not come is seen afterwards
@@ -293,11 +304,6 @@ def _turn(login: _Login, number: int) -> Portals:
 def _has_session(world: t.Mapping[t.Any, t.Any], iqn: str, portal: Portal) -> bool:
     session = (world.get(iqn) or Connection()).session(portal)
     return session is not None and session.alive
-
-
-def _without_lun(have: Connection, lun: int) -> t.List[Session]:
-    reached = {device.portal for device in have.paths(lun)}
-    return [session for session in have.sessions if session.alive and session.portal not in reached]
 
 
 def _unsaid(said: str) -> str:

@@ -172,10 +172,10 @@ class Iscsiadm:
 
     # ---- logins
 
-    def log_in(self, records: t.Sequence[NodeRecord]) -> t.Tuple[Failures, str]:
+    def log_in(self, records: t.Sequence[NodeRecord], meanwhile: t.Callable[[], None]) -> t.Tuple[Failures, str]:
         """Logs in by all of these records at once. Returns what iscsiadm says of those that failed, and all it says."""
         patience = max(((r.login_timeout or 30) * ((r.login_retries or 4) + 1) for r in records), default=0)
-        said = self._with_records("-L", records, 30 + patience + 3 * len(records))
+        said = self._with_records("-L", records, 30 + patience + 3 * len(records), meanwhile)
         return parse_failures(said), said
 
     def log_out(self, sessions: t.Sequence[t.Tuple[str, int, Session]]) -> str:
@@ -183,7 +183,7 @@ class Iscsiadm:
         records = [NodeRecord(iqn, session.portal, session.iface, tpgt=tpgt) for iqn, tpgt, session in sessions]
         return self._with_records("-U", records, 60 + 3 * len(records))
 
-    def _with_records(self, act: str, records: t.Sequence[NodeRecord], timeout: float) -> str:
+    def _with_records(self, act: str, records: t.Sequence[NodeRecord], timeout: float, meanwhile: t.Optional[t.Callable[[], None]] = None) -> str:
         texts = {os.path.join(self.nodes, record.iqn, _place(record), record.iface): record_text(record, self._of_iface(record)) for record in records}
         libc = ctypes.CDLL(None, use_errno=True)
         os.makedirs(self.nodes, mode=0o700, exist_ok=True)
@@ -191,7 +191,7 @@ class Iscsiadm:
         def alone() -> None:
             _see_only(libc, self.nodes, texts)
 
-        return run(["iscsiadm", "-m", "node", act, "all"], timeout, before=alone).text
+        return run(["iscsiadm", "-m", "node", act, "all"], timeout, before=alone, meanwhile=meanwhile).text
 
     def discover(self, portal: Portal, iqn: str, iface: str) -> t.Dict[Portal, int]:
         """The portals that a portal names for a target, each with its portal group. Writes no record."""

@@ -56,11 +56,7 @@ class Sysfs:
 
         `closely` also asks the devices who they are, and tells who holds them, which takes a look at every process.
         """
-        found: t.Dict[str, t.List[Session]] = {}
-        for name, iqn in self._sessions():
-            session = self._session(name) if iqn in iqns else None
-            if session:
-                found.setdefault(iqn, []).append(session)
+        found = self.sessions(iqns)
         if not found:
             return {}
         links, maps = self._links(), self._maps()
@@ -72,6 +68,19 @@ class Sysfs:
         mapped = [dataclasses.replace(each, links=links.get(str(each.device), ())) for each in mapped]
         holders = self._holders(names | {str(each.device) for each in mapped}, {str(each.device) for each in maps}) if closely else {}
         return {iqn: _connection(found[iqn], devices[iqn], mapped, holders) for iqn in found}
+
+    def sessions(self, iqns: t.Container[str]) -> t.Dict[str, t.List[Session]]:
+        """The sessions with these targets, which is far less to read than what they lead to."""
+        found: t.Dict[str, t.List[Session]] = {}
+        for name, iqn in self._sessions():
+            session = self._session(name) if iqn in iqns else None
+            if session:
+                found.setdefault(iqn, []).append(session)
+        return found
+
+    def shows(self, session: Session, lun: int) -> bool:
+        """Whether the kernel has found this LUN through a session."""
+        return os.path.exists(f"{self.root}/sys/class/scsi_device/{session.host}:0:0:{lun}")
 
     def targets(self) -> t.Set[str]:
         return {iqn for _name, iqn in self._sessions()}

@@ -9,12 +9,9 @@ Ansible sends every module with all that it imports in such an archive, and an e
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import marshal
 import os
 import sys
-import tempfile
 import zipimport
 
 KEPT = "/var/cache/zipimport-" + sys.implementation.cache_tag
@@ -22,6 +19,10 @@ compile_source = zipimport._compile_source
 
 
 def kept_or_compiled(path, source):
+    import contextlib  # not by every Python that starts
+    import hashlib
+    import tempfile
+
     name = os.path.join(KEPT, hashlib.sha256(source).hexdigest())
     with contextlib.suppress(OSError, EOFError, ValueError, TypeError), open(name, "rb") as file:
         return marshal.load(file)
