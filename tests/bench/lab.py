@@ -7,12 +7,14 @@
     python -m tests.bench.lab [--sizes 1,10,50,100] [--peers 10,50,100] [--write]
 
 One storage host and one compute host in the lab; everything is measured in one run on one machine: compare the rows
-with each other. A module is measured as a whole process on its host, reached over ssh, and so are the others.
+with each other. A module is measured as a whole process on its host, reached over ssh, and so are the others, but for the
+imports of os-brick, which its host process does once.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
@@ -23,17 +25,24 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 from tests.rig.collection import ROOT
 from tests.rig.lab.lab import Lab
 
 PAGE = ROOT / "docs" / "bench-lab.md"
-PEERS = Path(__file__).with_name("peers")
+HERE = Path(__file__).parent
 BRICK = "os-brick==7.1.1"
 PREFIX = "iqn.2026-01.org.example:bench-"
 DOMAINS = ("web-1", "web-2", "web-3", "web-4")
 PATIENCE = 3600
+ENOUGH = 20  # times our own time: what takes longer is stopped
+MULTIPATH = ("multipath-tools", "sg3-utils-udev")  # whose rules have udev start six programs for every disk
+BESIDE = " (multipath-tools there)"
+STAGES = {"disks": "connect: kernel has the disks", "links": "connect: udev has linked them"}
+US = "stackless.block"
+MOST_OF_BRICK = 50  # it takes minutes already, and more the more there are
+EXPORT = ("export", "admit")
 
 
 @dataclasses.dataclass
@@ -42,25 +51,27 @@ class Row:
     who: str
     count: int
     seconds: float
+    stopped: bool = False
 
     def cells(self) -> list[str]:
-        return [self.what, self.who, str(self.count), f"{self.seconds:.1f}", f"{1000 * self.seconds / self.count:.0f}"]
+        more = "> " * self.stopped
+        return [self.what, self.who, str(self.count), f"{more}{self.seconds:.1f}", f"{more}{1000 * self.seconds / self.count:.0f}"]
 
 
 class Bench:
     """The volumes of one size in a fresh lab, and what is done with them. Without rows nothing is noted."""
 
-    def __init__(self, lab: Lab, size: int, rows: list[Row] | None, prefix: str = "v") -> None:
-        self.lab, self.size, self.rows = lab, size, rows
+    def __init__(self, lab: Lab, size: int, rows: list[Row] | None, prefix: str = "v", where: str = "") -> None:
+        self.lab, self.size, self.rows, self.where = lab, size, rows, where
         self.names = [f"{prefix}{number:03d}" for number in range(size)]
         self.backend = {"driver": "lvm", "pool": "volumes", "thin_pool": "thin", "max_over_subscription_ratio": 100}
         self.portals = [{"ip": lab.storage.address}]
         self.initiator = lab.compute.run("sed -n s/InitiatorName=//p /etc/iscsi/initiatorname.iscsi").strip()
         self.volumes: list[dict[str, Any]] = []
 
-    def note(self, what: str, who: str, seconds: float) -> None:
+    def note(self, what: str, who: str, seconds: float, stopped: bool = False) -> None:
         if self.rows is not None:
-            self.rows.append(Row(what, who, self.size, seconds))
+            self.rows.append(Row(what + self.where, who, self.size, seconds, stopped))
             print("  ".join(self.rows[-1].cells()), flush=True)
 
     def timed(self, what: str, host: Any, module: str, **options: Any) -> dict[str, Any]:
@@ -69,8 +80,20 @@ class Bench:
         seconds = time.monotonic() - began
         if answer.get("failed"):
             raise SystemExit(f"{what} of {self.size}: {answer['msg'][:2000]}")
-        self.note(what, "stackless.block", seconds)
+        self.note(what, US, seconds)
         return answer
+
+    @contextlib.contextmanager
+    def watched(self, who: str, marks: dict[str, float]) -> Iterator[None]:
+        """Notes when the kernel and udev were ready with what is connected meanwhile, from the mark `began` on, or from now."""
+        compute = self.lab.compute
+        watch = f"timeout {PATIENCE} python3 /root/watch.py {self.size} </dev/null >/run/watch 2>&1 & until grep -q began /run/watch; do sleep 0.1; done"
+        compute.run(f"rm -f /run/watch; touch /run/watch; {watch}")
+        yield
+        seen = compute.run("until grep -q links /run/watch; do sleep 0.2; done; cat /run/watch")
+        marks = {**dict(map(json.loads, seen.splitlines())), **marks}
+        for stage, what in STAGES.items():
+            self.note(what, who, marks[stage] - marks["began"])
 
     def run(self) -> None:
         storage = self.lab.storage
@@ -88,7 +111,8 @@ class Bench:
 
     def sessions(self, exported: dict[str, Any]) -> None:
         compute, wishes = self.lab.compute, self.logins(exported)
-        devices = self.timed("connect", compute, "iscsi_initiator", timeout=600, sessions=wishes)["results"]
+        with self.watched(US, {}):
+            devices = self.timed("connect", compute, "iscsi_initiator", timeout=600, sessions=wishes)["results"]
         disks = [
             {"domain": DOMAINS[n % len(DOMAINS)], "serial": v["id"], "bus": "scsi", "source": {"type": "block", "path": d["device_path"]}}
             for n, (v, d) in enumerate(zip(self.volumes, devices))
@@ -121,23 +145,30 @@ class Bench:
             }
             for w in self.wishes
         ]  # fmt: skip
-        told = self.lab.compute.run("PYTHONPATH=/root/brick python3 /root/brick.py 2>/dev/null", timeout=PATIENCE, input=json.dumps(wanted))
-        for what, seconds in json.loads(told.strip().splitlines()[-1]).items():
-            self.note(what, "os-brick", seconds)
+        marks: dict[str, float] = {}
+        with self.watched("os-brick", marks):
+            told = self.lab.compute.run("PYTHONPATH=/root/brick python3 /root/brick.py 2>/dev/null", timeout=PATIENCE, input=json.dumps(wanted))
+            marks.update(json.loads(told.strip().splitlines()[-1]))
+            self.note("connect", "os-brick", marks["connected"] - marks["began"])
+        self.note("disconnect", "os-brick", marks["disconnected"] - marks["parted"])
 
     def per_call(self) -> None:
         call = "python3 /root/rtstool.py"
-        lines = [
+        self.script("a process per call", [
             f"{call} create {v['path']} {PREFIX}{v['name']} user{n} password{n:08d} {self.lab.storage.address}; {call} save; "
             f"{call} add-initiator {PREFIX}{v['name']} user{n} password{n:08d} {self.initiator}; {call} save"
             for n, v in enumerate(self.volumes)
-        ]
-        self.note("export and admit", "a process per call", self.script(lines))
-        self.lab.storage.run(f"{call} clear", timeout=PATIENCE)
+        ])  # fmt: skip
 
     def targetcli(self) -> None:
-        lines = [f"targetcli <<'EOF' >/dev/null\n{self.typed(n, v)}\nEOF" for n, v in enumerate(self.volumes)]
-        self.note("export and admit", "targetcli", self.script(lines))
+        self.script("targetcli", [f"targetcli <<'EOF' >/dev/null\n{self.typed(n, v)}\nEOF" for n, v in enumerate(self.volumes)])
+
+    def script(self, who: str, lines: list[str]) -> None:
+        """Exports and admits in somebody else's way, and clears it all away."""
+        limit = ENOUGH * seconds(self.rows or [], self.size, US, *EXPORT)
+        began = time.monotonic()
+        ended = self.lab.storage.run(f"timeout {limit:.0f} bash -s && echo all || test $? = 124", timeout=PATIENCE, input="set -e\n" + "\n".join(lines))
+        self.note("export and admit", who, time.monotonic() - began, stopped="all" not in ended)
         self.lab.storage.run("python3 /root/rtstool.py clear", timeout=PATIENCE)
 
     def typed(self, number: int, volume: dict[str, Any]) -> str:
@@ -153,15 +184,10 @@ class Bench:
             "exit",
         ])  # fmt: skip
 
-    def script(self, lines: list[str]) -> float:
-        began = time.monotonic()
-        self.lab.storage.run("bash -s", timeout=PATIENCE, input="set -e\n" + "\n".join(lines))
-        return time.monotonic() - began
-
 
 def prepare(lab: Lab, brick: bytes) -> None:
-    lab.storage.run("cat >/root/rtstool.py", input=(PEERS / "rtstool.py").read_text())
-    lab.compute.run("cat >/root/brick.py", input=(PEERS / "brick.py").read_text())
+    lab.storage.run("cat >/root/rtstool.py", input=(HERE / "peers" / "rtstool.py").read_text())
+    lab.compute.run("cat >/root/brick.py", input=(HERE / "peers" / "brick.py").read_text())
     lab.compute.run("mkdir -p /root/brick /run/brick; tar -xf - -C /root/brick", input=brick, timeout=300)
 
 
@@ -192,6 +218,8 @@ def main() -> None:
     try:
         for size in asked.sizes:
             measure(lab, size, rows, brick if size in asked.peers else b"")
+        for size in [size for size in asked.sizes if size in asked.peers and size <= MOST_OF_BRICK]:
+            measure_beside_multipath(lab, size, rows, brick)
     finally:
         lab.stop()
     print("\n" + page(rows))
@@ -201,19 +229,34 @@ def main() -> None:
 
 def measure(lab: Lab, size: int, rows: list[Row], brick: bytes) -> None:
     lab.reset()
-    warm = Bench(lab, 1, None, "w")  # who comes first must not pay for what a host does once: start iscsid, load modules
-    warm.run()
-    warm.withdraw()
-    bench = Bench(lab, size, rows)
+    lab.compute.run(f"dpkg -r --force-depends {' '.join(MULTIPATH)} >/dev/null 2>&1; udevadm control --reload", timeout=300)
+    bench = warmed(lab, size, rows)
     bench.run()
     if brick:
         prepare(lab, brick)
-        if size <= 50:  # it takes minutes already, and more the more there are
+        if size <= MOST_OF_BRICK:
             bench.brick()
     bench.withdraw()
     if brick:
         bench.targetcli()
         bench.per_call()
+
+
+def measure_beside_multipath(lab: Lab, size: int, rows: list[Row], brick: bytes) -> None:
+    lab.reset()
+    bench = warmed(lab, size, rows, BESIDE)
+    bench.run()
+    prepare(lab, brick)
+    bench.brick()
+
+
+def warmed(lab: Lab, size: int, rows: list[Row], where: str = "") -> Bench:
+    """Who comes first must not pay for what a host does once: start iscsid, load modules."""
+    lab.compute.run("cat >/root/watch.py", input=(HERE / "watch.py").read_text())
+    first = Bench(lab, 1, None, "w")
+    first.run()
+    first.withdraw()
+    return Bench(lab, size, rows, where=where)
 
 
 def seconds(rows: list[Row], count: int, who: str, *what: str) -> float:
@@ -224,13 +267,13 @@ def ratios(rows: list[Row]) -> list[str]:
     """What counts: it holds on any machine."""
     said = []
     for row in rows:
-        acts = {"connect": ("connect",), "disconnect": ("disconnect",), "export and admit": ("export", "admit")}.get(row.what, ())
-        if row.who != "stackless.block":
-            ours = seconds(rows, row.count, "stackless.block", *acts)
-            said.append(f"- {row.what}, {row.count} volumes: {row.who} takes {row.seconds / ours:.1f} times as long as stackless.block.")
+        if row.who != US:
+            ours = seconds(rows, row.count, US, *(EXPORT if row.what == "export and admit" else (row.what,)))
+            more = "more than " * row.stopped
+            said.append(f"- {row.what}, {row.count} volumes: {row.who} takes {more}{row.seconds / ours:.1f} times as long as {US}.")
     flat = sorted({row.count for row in rows if row.count >= 10})
-    for what in dict.fromkeys(row.what for row in rows if row.who == "stackless.block") if len(flat) > 1 else ():
-        each = [seconds(rows, count, "stackless.block", what) / count for count in (flat[0], flat[-1])]
+    for what in dict.fromkeys(row.what for row in rows if row.who == US and not row.what.endswith(BESIDE)) if len(flat) > 1 else ():
+        each = [seconds(rows, count, US, what) / count for count in (flat[0], flat[-1])]
         said.append(f"- {what}: one of {flat[-1]} costs {each[1] / each[0]:.2f} times what one of {flat[0]} costs.")
     return said
 
@@ -243,9 +286,15 @@ def page(rows: list[Row]) -> str:
 Made by `make bench-lab` on a machine with {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}: the lab of [lab.md](lab.md),
 one storage host and one compute host as virtual machines. The volumes are thin LVs of 1 GiB, one target each, CHAP for
 each, one portal. "a process per call" makes what Cinder's LIO driver makes with cinder-rtstool: create, save,
-add-initiator, save, a process each. "targetcli" is one session of it per volume. os-brick ({BRICK.partition('==')[2]}) connects one volume
-after the other, as Nova makes it do; its imports are not counted, ours are. Before each size both hosts have done all of it
-once. All rows are of one run; the ratios below are what to compare.
+add-initiator, save, a process each. "targetcli" is one session of it per volume. What takes {ENOUGH} times as long as ours is
+stopped there. os-brick ({BRICK.partition('==')[2]}) connects one volume after the other, as Nova makes it do; its imports are not counted, ours
+are. Before each size both hosts have done all of it once. All rows are of one run; the ratios below are what to compare.
+
+"connect" is until os-brick, or the module, hands the devices over: os-brick when the kernel has them, the module when udev has
+made their links too and serial, WWID and size were compared. The rows beside it tell when the kernel had them all, and when
+they all had their links, for both alike. Nobody uses multipath here, and the compute host has no multipath-tools; the last
+rows are of one that has: the rules that come with it, and with its sg3-utils-udev, have udev start six programs for every
+disk, and on two emulated processors the links come later.
 
 {table}
 
