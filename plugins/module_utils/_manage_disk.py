@@ -10,14 +10,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import typing as t
+import uuid
 
 from ._errors import Conflict, Invalid, NotFound, NotSettled
 from ._hosts.libvirt import LibvirtHost, lock_path
 from ._model.data import Secret
-from ._model.disk import ALIAS_PREFIX, Disk, DiskKey, DomainDisk, DomainKey, Source
-from ._model.disk import check_alias, check_bus, check_iotune, check_iqn, check_serial, guest_serial
+from ._model.disk import ALIAS_PREFIX, Disk, DiskKey, DomainDisk, DomainKey, Image, ImageKey, Source
+from ._model.disk import check_alias, check_bus, check_cephx_key, check_image, check_iotune, check_iqn, check_serial, check_uuid, guest_serial
 from ._model.target import check_portal
-from ._plan_disk import DiskWish, plan_disk
+from ._plan_disk import DiskWish, image_in_question, plan_disk
 from ._reconcile import Plan, Resource, World
 
 _SECTOR = 512
@@ -31,6 +32,7 @@ class Disks(Resource):
         super().__init__(options)
         self.host = LibvirtHost(options["uri"])
         self.lock_path = lock_path(options["uri"])
+        self._images: t.Optional[World] = None
 
     def want(self, item: t.Dict[str, t.Any]) -> DiskWish:
         present = item.get("state") != "absent"
@@ -45,7 +47,7 @@ class Disks(Resource):
             alias=check_alias(item.get("alias") or (serial and ALIAS_PREFIX + serial)),
             bus=check_bus(item.get("device"), item.get("bus")),
             source=_source(source, present) if source else None,
-            password=Secret(source["password"]) if source.get("password") else None,
+            password=_password(source),
             iotune=check_iotune(item.get("iotune")),
             size_bytes=_size(item.get("size_bytes")),
             volume=_text(item, "volume"),
@@ -56,7 +58,15 @@ class Disks(Resource):
 
     def observe(self, wants: t.Sequence[DiskWish]) -> World:
         world = self.host.observe()
-        return {**world, **_sized(world, self.host.sizes({want.domain for want in wants}))}
+        if self._images is None:  # later QEMU has opened them, or closed them, or can't be kept from it
+            looks = [(image_in_question(want, world), want.password) for want in wants]
+            self._images = self.host.images([(source, key) for source, key in looks if source])
+        return {**world, **self._images, **_sized(world, self.host.sizes({want.domain for want in wants}, world))}
+
+    def assumed(self, result: t.Dict[str, t.Any], world: World) -> World:
+        """Takes results of cinder_attachment: the image of a volume will be there as its record says."""
+        data = (result.get("connection_info") or {}).get("data") or {}
+        return {ImageKey(data["name"]): Image(result["size_bytes"])} if "hosts" in data else {}
 
     def plan(self, want: DiskWish, world: World) -> Plan:
         return plan_disk(want, world, self.host)
@@ -97,7 +107,7 @@ def find_disks(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
     missing = ", ".join(sorted(names - there))
     if missing:
         raise NotFound(f"there is no domain {missing} at {host.where}; correct domains, or leave it out to see all")
-    world = {**world, **_sized(world, host.sizes(names))}
+    world = {**world, **_sized(world, host.sizes(names, world))}
     found = [(key, disk) for key, disk in world.items() if isinstance(key, DiskKey) and key.domain in names and disk.copies]
     results = [{**disk_result(key, disk), "ours": disk.record is not None} for key, disk in found]
     return {"disks": sorted(results, key=lambda result: (result["domain"], len(result["device"]), result["device"]))}
@@ -129,8 +139,9 @@ def _disk_fields(disk: t.Optional[Disk]) -> t.Dict[str, t.Any]:
 
 
 def _source_result(source: Source) -> t.Dict[str, t.Any]:
-    told = {key: value for key, value in dataclasses.asdict(source).items() if value is not None and key != "real_path"}
-    told["portals"] = [{"ip": ip, "port": port} for ip, port in source.portals]
+    names = {"path": "image", "portals": "monitors"} if source.protocol == "rbd" else {}
+    told = {names.get(key, key): value for key, value in dataclasses.asdict(source).items() if value is not None and key != "real_path"}
+    told[names.get("portals", "portals")] = [{"ip": ip, "port": port} for ip, port in source.portals]
     return told
 
 
@@ -172,11 +183,39 @@ def _check_names(item: t.Dict[str, t.Any], present: bool) -> None:
 
 def _source(source: t.Dict[str, t.Any], present: bool) -> Source:
     if source["type"] == "network":
-        return _iscsi(source, present)
+        return _rbd(source, present) if source.get("protocol") == "rbd" else _iscsi(source, present)
     path = source.get("path")
     if not path or not os.path.isabs(path) or not path.isprintable():
         raise Invalid(f"source.path is {path!r}; a source of type {source['type']} needs the absolute path of the {source['type']}")
     return Source(type=source["type"], path=path, real_path=os.path.realpath(path))
+
+
+def _password(source: t.Dict[str, t.Any]) -> t.Optional[Secret]:
+    if source.get("protocol") == "rbd":
+        return check_cephx_key(source.get("password"), "source.password")
+    return Secret(source["password"]) if source.get("password") else None
+
+
+def _rbd(source: t.Dict[str, t.Any], present: bool) -> Source:
+    image = check_image(source.get("image"))
+    monitors = tuple((portal.ip, portal.port) for portal in (check_portal(one["ip"], one["port"], image) for one in source.get("monitors") or ()))
+    lacking = [name for name, given in (("monitors", monitors), ("username", source.get("username"))) if not given]
+    if present and lacking:
+        raise Invalid(f"the source {image} has no {' and no '.join(lacking)}; give monitors and username")
+    return Source(
+        type="network",
+        protocol="rbd",
+        path=image,
+        portals=monitors,
+        username=_text(source, "username"),
+        secret_uuid=check_uuid(source.get("secret_uuid"), "source.secret_uuid") or _secret_uuid(source.get("username"), monitors),
+        config=source.get("config"),
+    )
+
+
+def _secret_uuid(username: t.Optional[str], monitors: t.Tuple[t.Tuple[str, int], ...]) -> t.Optional[str]:
+    """The same for all disks that a user has of one cluster, as far as its monitors tell it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"ceph://{username}@{sorted(monitors)}")) if username and monitors else None
 
 
 def _iscsi(source: t.Dict[str, t.Any], present: bool) -> Source:

@@ -7,15 +7,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import typing as t
 
-from ._errors import Conflict, Invalid, NotFound, Refused
+from ._errors import Conflict, Invalid, NotFound, Refused, Unavailable
 from ._hosts import DiskHost
 from ._model.data import Secret
-from ._model.disk import GUEST_SERIAL, SCOPES, Chap, ChapKey, Disk, DiskKey, Domain, DomainDisk, DomainKey, Iotune, Record, Source
-from ._model.disk import device_name, guest_serial
+from ._model.disk import GUEST_SERIAL, RBD_CONFIG, SCOPES, Disk, DiskKey, DiskSecret, Domain, DomainDisk, DomainKey, Image, ImageKey, Iotune, Record
+from ._model.disk import SecretKey, Source, device_name, guest_serial, secret_of
 from ._reconcile import Plan, Step, World
 
 _ATTRIBUTES = ("cache", "io", "discard", "read_only", "shareable", "iotune")
@@ -68,6 +69,29 @@ def plan_disk(want: DiskWish, world: World, host: DiskHost) -> Plan:
     return _present(want, _scopes(want, home), world, host)
 
 
+def image_in_question(want: DiskWish, world: World) -> t.Optional[Source]:
+    """The Ceph image that QEMU would have to open, or to close, for a wish."""
+    home: t.Optional[Domain] = world.get(DomainKey(want.domain))
+    if home is None or not home.active or want.scope == "config":
+        return None
+    source = _opened(want, world) if want.present else _closed(want, world)
+    return source if source and source.protocol == "rbd" else None
+
+
+def _opened(want: DiskWish, world: World) -> t.Optional[Source]:
+    have: DomainDisk = world.get(DiskKey(want.domain, str(want.alias))) or DomainDisk(want.domain)
+    if have.live:
+        return None
+    return want.source or (have.config.source if have.config else None)
+
+
+def _closed(want: DiskWish, world: World) -> t.Optional[Source]:
+    with contextlib.suppress(Conflict):  # a name that fits two disks is told by the plan
+        have = _named(want, world)[1]
+        return have.live.source if have and have.live else None
+    return None
+
+
 def _scopes(want: DiskWish, home: Domain) -> t.Tuple[str, ...]:
     """The copies a wish is about: both, as far as the domain has both."""
     there = tuple(scope for scope, has in (("live", home.active), ("config", home.persistent)) if has)
@@ -97,11 +121,10 @@ def _disks(world: World, domain: t.Optional[str] = None) -> t.List[t.Tuple[DiskK
 def _present(want: DiskWish, scopes: t.Tuple[str, ...], world: World, host: DiskHost) -> Plan:
     key = DiskKey(want.domain, t.cast(str, want.alias))
     have: DomainDisk = world.get(key) or DomainDisk(want.domain)
-    disk = _wished_disk(want, have, key, world)
+    disk = _wished_disk(want, have, key, world, host)
     _refuse_double(want, disk, key, world)
-    chap = _chap(want, disk, world)
     record = _record(want, disk, have)
-    after = dataclasses.replace(have, password=chap)
+    after = dataclasses.replace(have, password=_password(want, disk, world))
     for scope in scopes:
         copy = _wished_copy(want, getattr(have, scope), disk)
         _refuse_live_change(want, have, scope, copy)
@@ -109,11 +132,41 @@ def _present(want: DiskWish, scopes: t.Tuple[str, ...], world: World, host: Disk
     _check_size(want, have)
     if after.live and want.size_bytes is not None:
         after = dataclasses.replace(after, size_bytes=want.size_bytes)
+    warnings = _check_opening(want, after.live, world) if after.live and not have.live else ()
     steps = _preparing(want, have, after, record, world, host) + _attaching(want, have, after, host) + _changing(want, have, after, host)
-    return Plan(key, world.get(key), after, steps, label=want.title)
+    return Plan(key, world.get(key), after, steps, label=want.title, warnings=warnings)
 
 
-def _wished_disk(want: DiskWish, have: DomainDisk, key: DiskKey, world: World) -> Disk:
+def _check_opening(want: DiskWish, disk: Disk, world: World) -> t.Tuple[str, ...]:
+    """What QEMU shall open now has to be there and the right one: of a Ceph cluster QEMU itself would ask that without a limit in time."""
+    if want.password is None:
+        _check_usable(want, disk.source, world.get(disk.source.secret))
+    image: t.Optional[Image] = world.get(ImageKey(str(disk.source.path)))
+    if image is None:
+        return ()
+    if image.error:
+        raise type(image.error)(f"{want.title} can't be attached: {image.error}")
+    if want.size_bytes not in (None, image.size_bytes) and image.size_bytes is not None:
+        raise Conflict(f"{disk.source} has {image.size_bytes} bytes, not {want.size_bytes}; check that it is the right volume")
+    return _doubts(want, disk, image)
+
+
+def _doubts(want: DiskWish, disk: Disk, image: Image) -> t.Tuple[str, ...]:
+    if image.size_bytes is None:
+        return (f"{disk.source} can't be looked at before QEMU opens it, because libvirt hides {disk.source.secret}; give password in source",)
+    if image.holders and not disk.shareable:
+        return (f"{disk.source} is open at {', '.join(image.holders)}; {want.title} is attached only when that has ended",)
+    return ()
+
+
+def _check_usable(want: DiskWish, source: Source, secret: t.Optional[DiskSecret]) -> None:
+    """QEMU can log in with a secret that has a value, or that someone else made, who may hide its value."""
+    usable = secret is not None and (secret.value is not None or not secret.ours)
+    if source.username and not usable:
+        raise NotFound(f"{want.title} can't be attached: libvirt does not have {source.secret or 'a secret for it'}; give password in source")
+
+
+def _wished_disk(want: DiskWish, have: DomainDisk, key: DiskKey, world: World, host: DiskHost) -> Disk:
     """The disk as a copy that is missing shall be made; a copy that is there lends what the wish leaves open."""
     for copy in have.copies:
         _check_identity(want, copy, have)
@@ -125,9 +178,16 @@ def _wished_disk(want: DiskWish, have: DomainDisk, key: DiskKey, world: World) -
         base = Disk(device=device, bus=bus, source=want.source, alias=want.alias, serial=want.serial, cache="none")
     elif have.config is None or have.live is None:
         _check_free(want, base.device, key, world)
-    disk = _with_wishes(want, base)
+    disk = _configured(_with_wishes(want, base), host)
     _refuse_twin_serial(want, disk, key, world)
     return disk
+
+
+def _configured(disk: Disk, host: DiskHost) -> Disk:
+    """A disk on Ceph with a configuration that bounds how long QEMU waits for the cluster, unless it has another."""
+    if disk.source.protocol != "rbd" or disk.source.config or not host.rbd_config:
+        return disk
+    return dataclasses.replace(disk, source=dataclasses.replace(disk.source, config=host.rbd_config))
 
 
 def _check_identity(want: DiskWish, copy: Disk, have: DomainDisk) -> None:
@@ -148,10 +208,9 @@ def _check_identity(want: DiskWish, copy: Disk, have: DomainDisk) -> None:
 
 def _with_wishes(want: DiskWish, base: Disk) -> Disk:
     wished = {name: getattr(want, name) for name in _ATTRIBUTES if getattr(want, name) is not None}
-    if want.source is not None and not base.source.serves(want.source):
-        wished["source"] = dataclasses.replace(want.source, portals=want.source.portals[:1])
-    elif want.source is not None and len(base.source.portals) > 1:
-        wished["source"] = dataclasses.replace(base.source, portals=base.source.portals[:1])
+    if want.source is not None:
+        source = base.source if base.source.serves(want.source) else want.source
+        wished["source"] = source.alone
     return dataclasses.replace(base, **wished)
 
 
@@ -228,14 +287,14 @@ def _check_size(want: DiskWish, have: DomainDisk) -> None:
         )
 
 
-def _chap(want: DiskWish, disk: Disk, world: World) -> t.Optional[Secret]:
-    """The password that the secret for the disk's target shall hold."""
-    have: t.Optional[Chap] = world.get(ChapKey(disk.source.target_iqn)) if disk.source.target_iqn else None
+def _password(want: DiskWish, disk: Disk, world: World) -> t.Optional[Secret]:
+    """What the secret for the disk's source shall hold."""
+    have: t.Optional[DiskSecret] = world.get(disk.source.secret)
     if want.password is None:
-        return have.password if have else None
-    if have is not None and not have.ours and have.password != want.password:
+        return have.value if have else None
+    if have is not None and not have.ours and have.value != want.password:
         raise Conflict(
-            f"libvirt has a secret for target {have.target_iqn} that someone else made, with another or a hidden password; "
+            f"{have.key}, which someone else made in libvirt, has another or a hidden value; "
             "remove it (virsh secret-undefine), or give it the right one"
         )
     return want.password
@@ -249,7 +308,7 @@ def _record(want: DiskWish, disk: Disk, have: DomainDisk) -> Record:
 
 def _noted(disk: Disk, record: Record) -> Record:
     """A note with all that a disk itself tells."""
-    source = {"target_iqn": disk.source.target_iqn, "lun": disk.source.lun}
+    source = {name: getattr(disk.source, name) for name in ("target_iqn", "lun", "secret_uuid")}
     return dataclasses.replace(record, serial=disk.serial, device=disk.device, bus=disk.bus, **source)
 
 
@@ -259,9 +318,13 @@ def _preparing(want: DiskWish, have: DomainDisk, after: DomainDisk, record: Reco
     noted = tuple(s for s in SCOPES if getattr(have, f"{s}_record") != getattr(after, f"{s}_record"))
     if noted:
         steps += (Step(f"note {want.alias} in the {_words(noted)} metadata of domain {want.domain}", host.write_record, (want.domain, record, noted)),)
-    chap = world.get(ChapKey(record.target_iqn)) if record.target_iqn else None
-    if want.password is not None and (chap is None or chap.password != want.password):
-        steps += (Step(f"set the CHAP secret for target {record.target_iqn}", host.set_chap, (record.target_iqn, want.password)),)
+    key = secret_of(record.target_iqn, record.secret_uuid)
+    secret: t.Optional[DiskSecret] = world.get(key)
+    if want.password is not None and (secret is None or secret.value != want.password):
+        steps += (Step(f"set {key}", host.set_secret, (key, want.password)),)
+    missing = [getattr(after, scope) for scope in SCOPES if getattr(have, scope) is None and getattr(after, scope)]
+    if any(disk.source.config == host.rbd_config for disk in missing if disk.source.config) and not world.get(RBD_CONFIG):
+        steps += (Step(f"write {host.rbd_config}, which bounds how long QEMU waits for Ceph", host.write_rbd_config),)
     return steps
 
 
@@ -304,6 +367,7 @@ def _absent(want: DiskWish, home: t.Optional[Domain], world: World, host: DiskHo
     if have is None:
         return Plan(key, None, None, label=want.title, closing=_forgetting(want, key, None, (), world, host))
     _check_detachable(want, have)
+    _check_reachable(want, have, world)
     scopes = tuple(s for s in _scopes(want, home) if getattr(have, s) or getattr(have, f"{s}_record"))
     rest = dataclasses.replace(have, **{name: None for s in scopes for name in (s, f"{s}_record")})
     after = rest if rest.copies or rest.record else None
@@ -361,9 +425,16 @@ def _check_detachable(want: DiskWish, have: DomainDisk) -> None:
     for copy in have.copies:
         if copy.kind not in ("disk", "lun"):
             raise Refused(f"{copy.device} of domain {want.domain} is a {copy.kind}, not a disk; this module leaves it alone")
-        other = want.source and want.source.target_iqn not in (None, copy.source.target_iqn)
-        if other:
-            raise Conflict(f"{want.title} has {copy.source} as source, not {t.cast(Source, want.source).target_iqn}; correct the wish")
+        wished = want.source and (want.source.target_iqn or (want.source.path if want.source.protocol == "rbd" else None))
+        if wished not in (None, copy.source.target_iqn, copy.source.path):
+            raise Conflict(f"{want.title} has {copy.source} as source, not {wished}; correct the wish")
+
+
+def _check_reachable(want: DiskWish, have: DomainDisk, world: World) -> None:
+    """While its cluster does not answer, QEMU can't close a Ceph image, and nobody can talk to it until it has."""
+    image: t.Optional[Image] = world.get(ImageKey(str(have.live.source.path))) if have.live and want.scope != "config" else None
+    if image and isinstance(image.error, Unavailable):
+        raise Unavailable(f"{want.title} is left attached, because its guest would hang while it is taken out: {image.error}")
 
 
 def _gone_with_its_domain(want: DiskWish, world: World, host: DiskHost) -> Plan:
@@ -381,12 +452,12 @@ def _forgetting(
 ) -> t.Tuple[Step, ...]:
     """What goes when the disk has gone: the secret that no other disk needs, and as the last thing the note."""
     steps: t.Tuple[Step, ...] = ()
-    targets = set(have.targets if have else ()) | ({want.source.target_iqn} if want.source else set())
-    needed = {iqn for other, disk in _disks(world) if other != key for iqn in disk.targets}
-    for iqn in sorted(iqn for iqn in targets - needed if iqn and last):
-        chap: t.Optional[Chap] = world.get(ChapKey(iqn))
-        if chap is not None and chap.ours:
-            steps += (Step(f"remove the CHAP secret for target {iqn}", host.drop_chap, (iqn,)),)
+    mine: t.Set[t.Optional[SecretKey]] = set(have.secrets if have else ()) | {want.source.secret if want.source else None}
+    needed = {secret for other, disk in _disks(world) if other != key for secret in disk.secrets}
+    for name in sorted((secret for secret in mine - needed if secret and last), key=str):
+        secret: t.Optional[DiskSecret] = world.get(name)
+        if secret is not None and secret.ours:
+            steps += (Step(f"remove {name}", host.drop_secret, (name,)),)
     noted = tuple(s for s in scopes if getattr(have, f"{s}_record"))
     if noted:
         steps += (_forget(want, key, noted, host),)

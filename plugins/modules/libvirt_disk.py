@@ -16,11 +16,14 @@ description:
   - What was attached is noted in the metadata of the domain; so a run that was killed is finished, or cleaned, by the next one.
   - Detaching waits until the guest has let go. When it does not, the module fails and says so.
   - The format of a disk is always raw and is never guessed.
+  - An image of a Ceph cluster is looked at before QEMU opens or closes it, because QEMU would wait for the cluster without end, and nobody could
+    talk to the guest meanwhile. One that somebody else has open or locked is not attached unless the disk is O(shareable).
 author:
   - The stackless.block authors (@stackless)
 requirements:
   - The Python library libvirt (package python3-libvirt) on the host.
-  - For network sources, QEMU's iSCSI driver (package qemu-block-extra on Debian, qemu-block-iscsi elsewhere).
+  - For network sources, QEMU's driver of the protocol (package qemu-block-extra on Debian, qemu-block-iscsi or qemu-block-rbd elsewhere).
+  - For Ceph, the Python libraries rados and rbd (packages python3-rados and python3-rbd) on the host.
 extends_documentation_fragment:
   - stackless.block._attributes
   - stackless.block._libvirt
@@ -75,7 +78,7 @@ options:
         description:
           - For V(network), the protocol.
         type: str
-        choices: [iscsi]
+        choices: [iscsi, rbd]
         default: iscsi
       target_iqn:
         description:
@@ -103,14 +106,48 @@ options:
         description:
           - The name with which QEMU logs in. libvirt derives one when it is left out.
         type: str
+      image:
+        description:
+          - For V(rbd), pool/image or pool/namespace/image. Images in namespaces need a libvirt that knows of them.
+        type: str
+        version_added: 0.2.0
+      monitors:
+        description:
+          - The monitors of the Ceph cluster.
+        type: list
+        elements: dict
+        version_added: 0.2.0
+        suboptions:
+          ip:
+            description: The address.
+            type: str
+            required: true
+          port:
+            description: The port.
+            type: int
+            default: 6789
       username:
         description:
-          - The CHAP user.
+          - The CHAP user, or the Ceph user without C(client.).
         type: str
       password:
         description:
-          - The CHAP password. It is kept in a secret of libvirt, which goes with the last disk of the target.
+          - The CHAP password, or the key of the Ceph user. It is kept in a secret of libvirt, which goes with the last disk that needs it.
+          - For V(rbd) it may be left out when libvirt has O(source.secret_uuid) already.
         type: str
+      secret_uuid:
+        description:
+          - The UUID of libvirt's secret with the key of the Ceph user. The default is made of user and monitors.
+          - A secret that someone else made is used, and neither changed nor removed.
+        type: str
+        version_added: 0.2.0
+      config:
+        description:
+          - A configuration of Ceph for QEMU.
+          - The default is C(/etc/stackless-block/rbd.conf), which this module writes, and which bounds how long QEMU waits for a monitor.
+            Where libvirt confines guests with AppArmor, which lets QEMU read only C(/etc/ceph/ceph.conf), there is no default.
+        type: path
+        version_added: 0.2.0
   cache: &cache
     description:
       - The cache mode of QEMU. A new disk gets V(none) by default.
@@ -270,6 +307,20 @@ EXAMPLES = r"""
         bus: scsi
         serial: 3d1f0b9e-2222-4222-8333-444455556666
         source: {type: block, path: /dev/vg/data}
+
+- name: Give web-3 an image of a Ceph cluster
+  stackless.block.libvirt_disk:
+    domain: web-3
+    bus: scsi
+    discard: unmap
+    serial: 0b5e7a1c-2222-4222-8333-444455556666
+    source:
+      type: network
+      protocol: rbd
+      image: volumes/volume-0b5e7a1c-2222-4222-8333-444455556666
+      monitors: [{ip: 192.0.2.10}, {ip: 192.0.2.11}, {ip: 192.0.2.12}]
+      username: cinder
+      password: "{{ cephx_key }}"
 
 - name: The volume has been extended, tell the guest
   stackless.block.libvirt_disk:
@@ -442,16 +493,21 @@ from ansible_collections.stackless.block.plugins.module_utils._model.disk import
 from ansible_collections.stackless.block.plugins.module_utils._reconcile import list_spec, reconcile
 
 PORTAL = {"ip": {"type": "str", "required": True}, "port": {"type": "int", "default": 3260}}
+MONITOR = {"ip": {"type": "str", "required": True}, "port": {"type": "int", "default": 6789}}
 SOURCE = {
     "type": {"type": "str", "choices": ["file", "block", "network"], "required": True},
     "path": {"type": "path"},
-    "protocol": {"type": "str", "choices": ["iscsi"], "default": "iscsi"},
+    "protocol": {"type": "str", "choices": ["iscsi", "rbd"], "default": "iscsi"},
     "target_iqn": {"type": "str"},
     "lun": {"type": "int"},
     "portals": {"type": "list", "elements": "dict", "options": PORTAL},
     "initiator": {"type": "str"},
+    "image": {"type": "str"},
+    "monitors": {"type": "list", "elements": "dict", "options": MONITOR},
     "username": {"type": "str"},
     "password": {"type": "str", "no_log": True},
+    "secret_uuid": {"type": "str", "no_log": False},
+    "config": {"type": "path"},
 }
 OPTIONS = {
     "domain": {"type": "str"},

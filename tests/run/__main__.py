@@ -77,7 +77,7 @@ def steps() -> list[Step]:
     tests = [name for name in tracked(".py") if name.startswith("tests/contract/test_")]
     killed = ["tests/contract/test_killed_walk.py"]
     walks = ["tests/contract/test_walk.py", "tests/contract/test_two_computes.py"]
-    ceph = ["tests/contract/test_rbd.py"]
+    ceph = [name for name in tests if name.startswith("tests/contract/test_rbd")]
     contracts = [name for name in tests if name not in (*killed, *walks, *ceph)]
     return [
         pytest("lab", "three hosts with kernels of their own: LVM, LIO, open-iscsi, multipath", "tests/lab", "-m", "not long", timeout=3600, lab=True),
@@ -92,7 +92,7 @@ def steps() -> list[Step]:
         pytest("killed", "the walk, killed after every step, there and back", *killed, timeout=1800),
         pytest("walk", "playbooks on a real tgtd, libvirtd and QEMU: drift, refusals, secrets", *walks, timeout=1800),
         pytest("contract", "modules on a real tgtd, libvirtd, QEMU and Ceph", *contracts, timeout=1200),
-        pytest("ceph", "the driver rbd on a real Ceph cluster: kills, watchers, full pools, silence", *ceph, timeout=900),
+        pytest("ceph", "RBD on real Ceph clusters, volumes and disks: kills, watchers, full pools, silence", *ceph, timeout=900),
         molecule("molecule", "the walk: converge, again, check mode, backwards", "walk"),
         Step("demo", "the story a newcomer sees", [*python, "tests.demo"], 300),
         molecule("lab-play", "the same walk in the lab, through the kernel", "lab", lab=True),

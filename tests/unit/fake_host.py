@@ -11,19 +11,23 @@ from typing import Any, Sequence
 
 from ansible_collections.stackless.block.plugins.module_utils._hosts import DiskHost
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
-from ansible_collections.stackless.block.plugins.module_utils._model.disk import Chap, ChapKey, Disk, DiskKey, Domain, DomainDisk, DomainKey, Iotune, Record
+from ansible_collections.stackless.block.plugins.module_utils._model.disk import RBD_CONFIG, Disk, DiskKey, DiskSecret, Domain, DomainDisk
+from ansible_collections.stackless.block.plugins.module_utils._model.disk import DomainKey, Image, ImageKey, Iotune, Record, SecretKey
 
 
 class FakeHost(DiskHost):
     """Keeps for each domain its copies and notes, by scope; `writes` counts what was done to it."""
 
     where = "test:///fake"
+    rbd_config = "/etc/rbd.conf"
 
     def __init__(self) -> None:
         self.domains: dict[str, Domain] = {}
         self.copies: dict[tuple[str, str], dict[str, Disk]] = {}
         self.records: dict[tuple[str, str], dict[str, Record]] = {}
-        self.chaps: dict[str, Chap] = {}
+        self.secrets: dict[SecretKey, DiskSecret] = {}
+        self.images: dict[str, Image] = {}
+        self.has_rbd_config = False
         self.sizes: dict[tuple[Any, ...], int] = {}
         self.writes = 0
 
@@ -40,7 +44,7 @@ class FakeHost(DiskHost):
 
     def observe(self) -> dict[Any, Any]:
         world: dict[Any, Any] = {DomainKey(name): domain for name, domain in self.domains.items()}
-        world.update({ChapKey(iqn): chap for iqn, chap in self.chaps.items()})
+        world.update({**self.secrets, RBD_CONFIG: self.has_rbd_config, **{ImageKey(path): image for path, image in self.images.items()}})
         for name in self.domains:
             found: dict[str, dict[str, Any]] = {}
             for scope in ("live", "config"):
@@ -53,9 +57,9 @@ class FakeHost(DiskHost):
         return world
 
     def _complete(self, disk: DomainDisk) -> DomainDisk:
-        chap = next((self.chaps[iqn] for iqn in sorted(disk.targets) if iqn in self.chaps), None)
+        secret = next((self.secrets[key] for key in sorted(disk.secrets, key=str) if key in self.secrets), None)
         size = self.sizes.get(disk.live.source.identity) if disk.live else None
-        return dataclasses.replace(disk, password=chap.password if chap else None, size_bytes=size)
+        return dataclasses.replace(disk, password=secret.value if secret else None, size_bytes=size)
 
     def trace(self) -> str:
         """Everything a write would change; values of secrets by the number of writes."""
@@ -73,13 +77,17 @@ class FakeHost(DiskHost):
         for scope in scopes:
             self.records[domain, scope].pop(alias, None)
 
-    def set_chap(self, target_iqn: str, password: Secret) -> None:
+    def set_secret(self, key: SecretKey, value: Secret) -> None:
         self.writes += 1
-        self.chaps[target_iqn] = Chap(target_iqn, password, True)
+        self.secrets[key] = DiskSecret(key, value, True)
 
-    def drop_chap(self, target_iqn: str) -> None:
+    def drop_secret(self, key: SecretKey) -> None:
         self.writes += 1
-        assert self.chaps.pop(target_iqn).ours
+        assert self.secrets.pop(key).ours
+
+    def write_rbd_config(self) -> None:
+        self.writes += 1
+        self.has_rbd_config = True
 
     def attach(self, domain: str, disk: Disk, scopes: Sequence[str]) -> None:
         self.writes += 1
@@ -88,7 +96,8 @@ class FakeHost(DiskHost):
             assert disk.key not in there, "non unique alias detected"
             assert disk.device not in {other.device for other in there.values()}, "target already exists"
         if "live" in scopes and disk.source.username:
-            assert self.chaps[str(disk.source.target_iqn)].password is not None, "Secret not found"
+            assert disk.source.secret and self.secrets[disk.source.secret].value is not None, "Secret not found"
+        assert disk.source.config != self.rbd_config or self.has_rbd_config, "error reading conf file"
         self.put(domain, disk, *scopes)
 
     def update(self, domain: str, disk: Disk) -> None:

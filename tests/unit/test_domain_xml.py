@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.stackless.block.plugins.module_utils._errors import Invalid
 from ansible_collections.stackless.block.plugins.module_utils._hosts import connector, domain_xml
-from ansible_collections.stackless.block.plugins.module_utils._model.disk import Disk, Record, Source
+from ansible_collections.stackless.block.plugins.module_utils._model.disk import Disk, Record, SecretKey, Source
 from ansible_collections.stackless.block.plugins.module_utils._model.disk import check_iotune, check_iqn, device_name, guest_serial
 
 EVIL = "a' b\"<c>&ü/../"
@@ -92,7 +92,7 @@ def test_notes_of_a_domain_are_those_of_our_namespace() -> None:
 
 
 def test_only_a_secret_with_our_mark_is_ours() -> None:
-    assert domain_xml.secret_is_ours(domain_xml.secret_xml("iqn.2026-01.org.example:a"))
+    assert domain_xml.secret_is_ours(domain_xml.secret_xml(SecretKey("iscsi", "iqn.2026-01.org.example:a")))
     assert not domain_xml.secret_is_ours("<secret><description>mine</description></secret>")
     assert not domain_xml.secret_is_ours("<secret/>")
 

@@ -15,21 +15,30 @@ import pytest
 
 from ansible_collections.stackless.block.plugins.module_utils import _errors as errors
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
-from ansible_collections.stackless.block.plugins.module_utils._model.disk import Chap, ChapKey, Disk, DiskKey, DomainDisk, Record, Source
+from ansible_collections.stackless.block.plugins.module_utils._model.disk import Disk, DiskKey, DiskSecret, DomainDisk, Image, Record
+from ansible_collections.stackless.block.plugins.module_utils._model.disk import SecretKey, Source
 from ansible_collections.stackless.block.plugins.module_utils._plan_disk import DiskWish, plan_disk
 from tests.unit.fake_host import FakeHost
 from tests.unit.laws import Subject, hold
 
 IQN, PORTAL = "iqn.2026-01.org.example:v1", ("192.0.2.1", 3260)
 PASSWORD = Secret("right")
+CHAP = SecretKey("iscsi", IQN)
 FILE = Source("file", path="/srv/v1")
 LUN = Source("network", protocol="iscsi", target_iqn=IQN, lun=1, portals=(PORTAL,), initiator="iqn.2026-01.org.example:c1", username="u")
+UUID = "5c000000-0000-4000-8000-000000000001"
+CEPH = SecretKey("ceph", UUID)
+MONITORS = (("192.0.2.1", 6789), ("192.0.2.2", 6789))
+IMAGE = Source("network", protocol="rbd", path="volumes/v1", portals=MONITORS, username="cinder", secret_uuid=UUID)
 MIB = 1 << 20
 
 WISHES = {
     "file": DiskWish("d", serial="v1", alias="ua-v1", source=FILE, cache="none", volume="v", attachment_id="a"),
     "limits": DiskWish("d", serial="v1", alias="ua-v1", source=FILE, bus="virtio", iotune=(("total_iops_sec", 9),), size_bytes=2 * MIB),
     "iscsi": DiskWish("d", serial="v1", alias="ua-v1", source=LUN, password=PASSWORD, bus="virtio", device="vdc"),
+    "rbd": DiskWish("d", serial="v1", alias="ua-v1", source=IMAGE, password=PASSWORD, bus="virtio", device="vdc", size_bytes=2 * MIB),
+    "rbd with a secret that is there": DiskWish("d", serial="v1", alias="ua-v1", source=IMAGE, bus="virtio"),
+    "rbd absent": DiskWish("d", present=False, serial="v1", alias="ua-v1", source=dataclasses.replace(IMAGE, portals=(), username=None)),
     "live only": DiskWish("d", serial="v1", alias="ua-v1", source=FILE, scope="live"),
     "config only": DiskWish("d", serial="v1", alias="ua-v1", source=FILE, scope="config", io="native", read_only=True),
     "absent": DiskWish("d", present=False, serial="v1", alias="ua-v1"),
@@ -49,6 +58,8 @@ def disk_of(source: Source, state: str = "right", **fields: Any) -> Disk:
 
 def worlds(source: Source) -> Iterator[FakeHost]:
     """Every mix of domain, copies, note and secret, beside a disk of someone else's on vda."""
+    key = CEPH if source is IMAGE else CHAP
+    named = {name: getattr(source, name) for name in ("target_iqn", "lun", "secret_uuid")}
     for shape, live, config, noted, chap in itertools.product(SHAPES.values(), STATES, STATES, (False, True), ("none", "right", "wrong", "empty")):
         host = FakeHost().add("other")
         if shape is not None:
@@ -57,9 +68,9 @@ def worlds(source: Source) -> Iterator[FakeHost]:
             if state != "none" and ("d", scope) in host.copies:
                 host.put("d", disk_of(source, state), scope)
             if noted and ("d", scope) in host.records:
-                host.records["d", scope]["ua-v1"] = Record("ua-v1", "v1", "vdc", "virtio", target_iqn=source.target_iqn, lun=source.lun)
+                host.records["d", scope]["ua-v1"] = Record("ua-v1", "v1", "vdc", "virtio", **named)
         if chap != "none":
-            host.chaps[IQN] = Chap(IQN, {"right": PASSWORD, "wrong": Secret("wrong"), "empty": None}[chap], True)
+            host.secrets[key] = DiskSecret(key, {"right": PASSWORD, "wrong": Secret("wrong"), "empty": None}[chap], True)
         # QEMU shows a grown source only after it was told; one it opens anew it shows as it is
         host.sizes[source.identity] = MIB if ("d", "live") in host.copies and live != "none" else 2 * MIB
         yield host
@@ -68,7 +79,8 @@ def worlds(source: Source) -> Iterator[FakeHost]:
 @pytest.mark.parametrize("name", WISHES)
 def test_laws(name: str) -> None:
     wish = WISHES[name]
-    crashes = [hold(subject(wish, host)) for host in worlds(FILE if wish.present and wish.source is FILE else LUN)]
+    sources = [source for source in (FILE, IMAGE) if wish.source and wish.source.path == source.path] or [LUN]
+    crashes = [hold(subject(wish, host)) for host in worlds(sources[0])]
     assert sum(acts > 1 for acts in crashes) > 20, "hardly any world asked for something to be done"
 
 
@@ -78,7 +90,7 @@ def subject(wish: DiskWish, host: FakeHost) -> Subject:
         if not planned.acts and planned.after is not None:
             assert planned.after.size_bytes in (None, world[planned.key].size_bytes)
         if not planned.acts and planned.after is None and (wish.source or wish.alias in had):
-            assert ChapKey(IQN) not in world, "a secret is left over"
+            assert CHAP not in world and CEPH not in world, "a secret is left over"
         return planned
 
     had = {key.name for key in host.observe() if isinstance(key, DiskKey)}
@@ -209,7 +221,7 @@ def test_volume_1_is_not_volume_10() -> None:
 
 def test_a_portal_less_in_the_wish_is_a_change_but_a_portal_more_is_none() -> None:
     host = FakeHost().add("d").put("d", disk_of(LUN), "live", "config")
-    host.chaps[IQN] = Chap(IQN, PASSWORD, True)
+    host.secrets[CHAP] = DiskSecret(CHAP, PASSWORD, True)
     more = dataclasses.replace(LUN, portals=(("192.0.2.9", 3260), PORTAL))
     assert attached(host, source=more).live.source == LUN
     with pytest.raises(errors.Refused, match="source of disk ua-v1 of domain d can't change while the domain runs"):
@@ -256,12 +268,12 @@ def test_a_disk_without_a_source_needs_one() -> None:
 
 def test_a_secret_of_someone_else_is_used_but_never_changed_nor_removed() -> None:
     host = FakeHost().add("d")
-    host.chaps[IQN] = Chap(IQN, PASSWORD, False)
+    host.secrets[CHAP] = DiskSecret(CHAP, PASSWORD, False)
     plan = plan_of(WISHES["iscsi"], host)
     assert [step.name for step in plan.steps if "secret" in step.name] == []
     host.put("d", disk_of(LUN), "live", "config")
     assert "secret" not in str([step.name for step in plan_of(WISHES["absent"], host).acts])
-    host.chaps[IQN] = Chap(IQN, None, False)
+    host.secrets[CHAP] = DiskSecret(CHAP, None, False)
     with pytest.raises(errors.Conflict, match="someone else made"):
         plan_of(WISHES["iscsi"], host)
 
@@ -270,7 +282,7 @@ def test_a_secret_of_someone_else_is_used_but_never_changed_nor_removed() -> Non
 def test_the_secret_stays_while_another_disk_needs_it(scope: str) -> None:
     host = FakeHost().add("d").add("other").put("d", disk_of(LUN), "live", "config")
     host.put("other", Disk("vdb", "virtio", dataclasses.replace(LUN, lun=2), alias="ua-v2"), scope)
-    host.chaps[IQN] = Chap(IQN, PASSWORD, True)
+    host.secrets[CHAP] = DiskSecret(CHAP, PASSWORD, True)
     assert "secret" not in str([step.name for step in plan_of(WISHES["absent"], host).acts])
     host.copies["other", scope].clear()
     assert plan_of(WISHES["absent"], host).closing[0].name == f"remove the CHAP secret for target {IQN}"
@@ -278,11 +290,11 @@ def test_the_secret_stays_while_another_disk_needs_it(scope: str) -> None:
 
 def test_what_still_serves_the_guest_waits_until_it_has_let_go() -> None:
     host = FakeHost().add("d").put("d", disk_of(LUN), "live", "config")
-    host.chaps[IQN] = Chap(IQN, PASSWORD, True)
+    host.secrets[CHAP] = DiskSecret(CHAP, PASSWORD, True)
     host.records["d", "live"]["ua-v1"] = Record("ua-v1", target_iqn=IQN)
     plan = plan_of(WISHES["absent"], host)
     assert [step.act.__name__ for step in plan.steps] == ["detach", "unplug"]
-    assert [step.act.__name__ for step in plan.closing] == ["drop_chap", "drop_record"]
+    assert [step.act.__name__ for step in plan.closing] == ["drop_secret", "drop_record"]
 
 
 def test_absent_names_a_disk_exactly() -> None:

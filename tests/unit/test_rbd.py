@@ -18,7 +18,7 @@ from ansible_collections.stackless.block.plugins.module_utils._model.pool import
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Volume
 from ansible_collections.stackless.block.plugins.module_utils._plan_volume import VolumeWish, plan_volume
 from ansible_collections.stackless.block.plugins.module_utils._volumes import _rbd_pool as figures
-from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_cluster import Place, _why_not
+from ansible_collections.stackless.block.plugins.module_utils._ceph import Place, _why_not
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import Image, record_text, volume_of, volumes_in
 from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd import RbdBackend
 

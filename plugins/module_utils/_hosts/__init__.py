@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from .._model.data import Secret
-from .._model.disk import Disk, Iotune, Record
+from .._model.disk import Disk, Iotune, Record, SecretKey
 from .._model.session import Device, NodeRecord
 from .._model.target import Portal
 
@@ -36,6 +36,7 @@ class DiskHost:
     """The verbs of a host with domains. Every verb may be repeated after a crash without harm."""
 
     where = ""
+    rbd_config: t.Optional[str] = None  # a file with our configuration for QEMU's connections to Ceph, where QEMU may read it
 
     def write_record(self, domain: str, record: Record, scopes: Scopes) -> None:
         """Notes a disk in the domain's metadata, in place of an earlier note of the same alias."""
@@ -45,12 +46,15 @@ class DiskHost:
         """Takes the note of an alias out of the metadata."""
         raise NotImplementedError
 
-    def set_chap(self, target_iqn: str, password: Secret) -> None:
-        """Makes the secret for a target, or gives it another value."""
+    def set_secret(self, key: SecretKey, value: Secret) -> None:
+        """Makes a secret, or gives it another value."""
         raise NotImplementedError
 
-    def drop_chap(self, target_iqn: str) -> None:
-        """Removes the secret for a target."""
+    def drop_secret(self, key: SecretKey) -> None:
+        raise NotImplementedError
+
+    def write_rbd_config(self) -> None:
+        """Makes the file `rbd_config`, or brings it to what it shall be."""
         raise NotImplementedError
 
     def attach(self, domain: str, disk: Disk, scopes: Scopes) -> None:

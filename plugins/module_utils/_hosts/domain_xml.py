@@ -13,7 +13,7 @@ from __future__ import annotations
 import typing as t
 import xml.etree.ElementTree as ET
 
-from .._model.disk import IOTUNE_KEYS, Disk, Iotune, Record, Source
+from .._model.disk import IOTUNE_KEYS, Disk, Iotune, Record, SecretKey, Source
 
 NAMESPACE = "https://stackless.org/xmlns/block/1"
 PREFIX = "stackless"
@@ -22,6 +22,8 @@ MARK = "made by stackless.block for its disks"
 _DRIVER = ("cache", "io", "discard")
 _FLAGS = {"read_only": "readonly", "shareable": "shareable"}
 _RECORD_INTS = ("lun",)
+_LOCAL = {"file": "file", "block": "dev"}  # the attribute of <source> that names a path
+_NAMED_BY = {"iscsi": "usage", "ceph": "uuid"}  # the attribute of <secret> that names it
 
 
 def disks_in(domain_xml: str) -> t.List[Disk]:
@@ -67,24 +69,45 @@ def _source_from(element: ET.Element) -> Source:
     if protocol == "iscsi":
         return _iscsi_from(element, source.get("name", ""))
     path = next((source[name] for name in ("file", "dev", "name", "dir") if name in source), None)
+    if protocol == "rbd":
+        return _rbd_from(element, path)
     return Source(type=kind, path=path, protocol=protocol)
 
 
 def _iscsi_from(element: ET.Element, name: str) -> Source:
     """A LUN that QEMU logs in to; its name is the target's and, unless it is 0, a slash and its number."""
-    hosts = [host.attrib for host in element.findall("source/host")]
     target_iqn, _slash, lun = name.rpartition("/")
-    # libvirt takes <auth> in <disk> as well, where older definitions have it
-    auth = _attributes(element, "source/auth") or _attributes(element, "auth")
     return Source(
         type="network",
         protocol="iscsi",
         target_iqn=target_iqn or name,
         lun=int(lun) if target_iqn and lun.isdigit() else 0,
-        portals=tuple((host.get("name", ""), int(host.get("port", 3260))) for host in hosts),
+        portals=_hosts_from(element, 3260),
         initiator=_attributes(element, "source/initiator/iqn").get("name"),
-        username=auth.get("username"),
+        username=_auth_from(element, "").get("username"),
     )
+
+
+def _rbd_from(element: ET.Element, image: t.Optional[str]) -> Source:
+    return Source(
+        type="network",
+        protocol="rbd",
+        path=image,
+        portals=_hosts_from(element, 6789),
+        username=_auth_from(element, "").get("username"),
+        secret_uuid=_auth_from(element, "/secret").get("uuid"),
+        config=_attributes(element, "source/config").get("file"),
+    )
+
+
+def _hosts_from(element: ET.Element, port: int) -> t.Tuple[t.Tuple[str, int], ...]:
+    hosts = [host.attrib for host in element.findall("source/host")]
+    return tuple((host.get("name", ""), int(host.get("port", port))) for host in hosts)
+
+
+def _auth_from(element: ET.Element, below: str) -> t.Dict[str, str]:
+    """What <auth>, or an element below it, says; libvirt takes it in <disk> as well, where older definitions have it."""
+    return _attributes(element, "source/auth" + below) or _attributes(element, "auth" + below)
 
 
 def _iotune_from(element: t.Optional[ET.Element]) -> Iotune:
@@ -119,15 +142,24 @@ def edited_xml(element: ET.Element, disk: Disk) -> str:
 
 def _source_element(source: Source) -> ET.Element:
     if source.type != "network":
-        return ET.Element("source", {"file" if source.type == "file" else "dev": source.path or ""})
-    element = ET.Element("source", {"protocol": "iscsi", "name": f"{source.target_iqn}/{source.lun}"})
+        return ET.Element("source", {_LOCAL[source.type]: source.path or ""})
+    name = f"{source.target_iqn}/{source.lun}" if source.protocol == "iscsi" else str(source.path)
+    element = ET.Element("source", {"protocol": str(source.protocol), "name": name})
     for ip, port in source.portals:
         ET.SubElement(element, "host", {"name": ip, "port": str(port)})
+    if source.config:
+        ET.SubElement(element, "config", {"file": source.config})
     if source.username:
-        auth = ET.SubElement(element, "auth", {"username": source.username})
-        ET.SubElement(auth, "secret", {"type": "iscsi", "usage": source.target_iqn or ""})
+        element.append(_auth_element(source.username, source.secret))
     if source.initiator:
         ET.SubElement(ET.SubElement(element, "initiator"), "iqn", {"name": source.initiator})
+    return element
+
+
+def _auth_element(username: str, secret: t.Optional[SecretKey]) -> ET.Element:
+    element = ET.Element("auth", {"username": username})
+    if secret:
+        ET.SubElement(element, "secret", {"type": secret.type, _NAMED_BY[secret.type]: secret.name})
     return element
 
 
@@ -179,10 +211,15 @@ def records_xml(records: t.Iterable[Record]) -> t.Optional[str]:
     return ET.tostring(element, encoding="unicode") if len(element) else None
 
 
-def secret_xml(target_iqn: str) -> str:
+def secret_xml(key: SecretKey) -> str:
     element = ET.Element("secret", {"ephemeral": "no", "private": "no"})
     ET.SubElement(element, "description").text = MARK
-    ET.SubElement(ET.SubElement(element, "usage", {"type": "iscsi"}), "target").text = target_iqn
+    usage = ET.SubElement(element, "usage", {"type": key.type})
+    if key.type == "ceph":
+        ET.SubElement(element, "uuid").text = key.name
+        ET.SubElement(usage, "name").text = f"stackless.block {key.name}"
+    else:
+        ET.SubElement(usage, "target").text = key.name
     return ET.tostring(element, encoding="unicode")
 
 

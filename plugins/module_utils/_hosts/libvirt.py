@@ -12,8 +12,10 @@ thread crashes when the process ends.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import typing as t
@@ -21,10 +23,10 @@ import xml.etree.ElementTree as ET
 
 from .._errors import Failed, NotFound, Refused, StorageError, Unavailable
 from .._model.data import Secret
-from .._model.disk import IOTUNE_KEYS, Chap, ChapKey, Disk, DiskKey, Domain, DomainDisk, DomainKey, Iotune, Record
+from .._model.disk import IOTUNE_KEYS, RBD_CONFIG, Disk, DiskKey, DiskSecret, Domain, DomainDisk, DomainKey, ImageKey, Iotune, Record, SecretKey, Source
 from .._reconcile import World
-from . import DiskHost, Scopes
-from .domain_xml import NAMESPACE, PREFIX, disk_element, disk_xml, disks_in, edited_xml, records_from, records_in, records_xml
+from . import DiskHost, Scopes, ceph
+from .domain_xml import NAMESPACE, PREFIX, disk_element, disk_from, disk_xml, disks_in, edited_xml, records_from, records_in, records_xml
 from .domain_xml import secret_is_ours, secret_xml
 
 try:
@@ -44,6 +46,8 @@ _MEANINGS: t.Tuple[t.Tuple[str, t.Type[StorageError], str], ...] = (
     ("Cannot access storage file", Refused, "the file or device of the source is not there; make it first, or correct source.path"),
     ("Could not open", Refused, "QEMU can't open the source; check that it exists and that QEMU's user may read and write it"),
     ("Secret not found", Refused, "libvirt has no password for the target; give username and password in source"),
+    ("error reading header from", Refused, "QEMU finds no such image; in a namespace of a pool it finds none with a libvirt that does not know of them"),
+    ("error connecting", Unavailable, "QEMU reached no monitor of the Ceph cluster in time; check source.monitors, and that this host reaches them"),
     ("Failed to get \"write\" lock", Refused, "another QEMU has the source open; detach it there first"),
 )
 _UNPLUGGING = "already in the process of unplug"
@@ -57,6 +61,7 @@ class LibvirtHost(DiskHost):
         if libvirt is None:
             raise Unavailable("the Python library libvirt is missing on this host; install the package python3-libvirt")
         self.where = uri
+        self._images = ceph.Images()
         self._refused: t.Set[DiskKey] = set()
         self._asked: t.Dict[t.Tuple[str, str], DiskKey] = {}
         self._news = False
@@ -71,15 +76,25 @@ class LibvirtHost(DiskHost):
     # ---- looking
 
     def observe(self) -> World:
-        """All domains with their disks and notes, and the secrets of iSCSI targets."""
-        world: World = {}
+        """All domains with their disks and notes, and the secrets with which disks log in."""
+        world: World = {RBD_CONFIG: ceph.has_config()}
         with self._asking("look at the domains"):
-            chaps = self._chaps()
+            secrets = self._secrets()
             for domain in self._connection.listAllDomains():
                 with contextlib.suppress(_Vanished), self._asking("look at a domain"):
-                    world.update(_look(domain, chaps))
-        world.update({ChapKey(iqn): chap for iqn, chap in chaps.items()})
-        return world
+                    world.update(_look(domain, secrets))
+        return {**world, **secrets}
+
+    def images(self, sources: t.Iterable[t.Tuple[Source, t.Optional[Secret]]]) -> World:
+        """The Ceph images of sources, with a key given or that of their secret."""
+        return {ImageKey(str(source.path)): self._images.look(source, key or self._key(source)) for source, key in sources}
+
+    @functools.cached_property
+    def rbd_config(self) -> t.Optional[str]:  # type: ignore[override]
+        """None where AppArmor keeps QEMU from reading anything of Ceph but /etc/ceph/ceph.conf (its abstraction libvirt-qemu)."""
+        with self._asking("tell how it confines guests"):
+            models = ET.fromstring(self._connection.getCapabilities()).findall("host/secmodel/model")
+        return None if any(model.text == "apparmor" for model in models) else ceph.config_path()
 
     def domains(self) -> t.List[Domain]:
         """All domains, without their disks."""
@@ -90,9 +105,10 @@ class LibvirtHost(DiskHost):
                     found.append(_known(domain))
         return found
 
-    def sizes(self, names: t.Iterable[str]) -> t.Dict[t.Tuple[str, str], int]:
-        """What QEMU shows the guests as sizes, by domain and device; domains that do not run are left out."""
-        wanted = set(names)
+    def sizes(self, names: t.Iterable[str], world: World) -> t.Dict[t.Tuple[str, str], int]:
+        """What QEMU shows the guests as sizes, by domain and device; of those that run and whose QEMU would answer."""
+        disks = [(key.domain, disk.live.source) for key, disk in world.items() if isinstance(key, DiskKey) and key.domain in names and disk.live]
+        wanted = set(names) - self._waiting(disks)
         with self._asking("look at the sizes of disks"):
             active = self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
             domains = [domain for domain in active if domain.name() in wanted]
@@ -105,15 +121,23 @@ class LibvirtHost(DiskHost):
                     found[(domain.name(), values[f"block.{index}.name"])] = size
         return found
 
-    def _chaps(self) -> t.Dict[str, Chap]:
-        secrets = [s for s in self._connection.listAllSecrets() if s.usageType() == libvirt.VIR_SECRET_USAGE_TYPE_ISCSI]
-        return {secret.usageID(): Chap(secret.usageID(), self._value(secret), secret_is_ours(secret.XMLDesc())) for secret in secrets}
+    def _waiting(self, disks: t.Iterable[t.Tuple[str, Source]]) -> t.Set[str]:
+        """The domains whose QEMU would read from a Ceph cluster that does not answer, to tell how its disks are, until it does."""
+        by_pool: t.Dict[Source, t.List[t.Tuple[str, Source]]] = {}
+        for domain, source in disks:
+            if source.protocol == "rbd":
+                by_pool.setdefault(dataclasses.replace(source, path=os.path.dirname(str(source.path))), []).append((domain, source))
+        silent = [found for found in by_pool.values() if self._images.is_silent(found[0][1], self._key(found[0][1]))]
+        return {domain for found in silent for domain, _source in found}
 
-    def _value(self, secret: t.Any) -> t.Optional[Secret]:
-        try:
-            return Secret(secret.value().decode("utf-8", "surrogateescape"))
-        except libvirt.libvirtError:  # it has none yet, or is private
-            return None
+    def _secrets(self) -> t.Dict[SecretKey, DiskSecret]:
+        found = [(secret, _secret_key(secret)) for secret in self._connection.listAllSecrets()]
+        return {key: DiskSecret(key, _value(key, secret), secret_is_ours(secret.XMLDesc())) for secret, key in found if key}
+
+    def _key(self, source: Source) -> t.Optional[Secret]:
+        with self._asking("read a secret"):
+            secret = self._secret(source.secret) if source.secret else None
+            return _value(source.secret, secret) if source.secret and secret else None
 
     # ---- notes and secrets
 
@@ -139,28 +163,37 @@ class LibvirtHost(DiskHost):
                 return None
             raise
 
-    def set_chap(self, target_iqn: str, password: Secret) -> None:
-        with self._asking(f"set the CHAP secret for target {target_iqn}"):
-            secret = self._secret(target_iqn) or self._connection.secretDefineXML(secret_xml(target_iqn))
-            secret.setValue(password.reveal().encode())
+    def set_secret(self, key: SecretKey, value: Secret) -> None:
+        with self._asking(f"set {key}"):
+            secret = self._secret(key) or self._connection.secretDefineXML(secret_xml(key))
+            text = value.reveal()
+            secret.setValue(base64.b64decode(text) if key.type == "ceph" else text.encode())
 
-    def drop_chap(self, target_iqn: str) -> None:
-        with self._asking(f"remove the CHAP secret for target {target_iqn}"):
-            secret = self._secret(target_iqn)
+    def drop_secret(self, key: SecretKey) -> None:
+        with self._asking(f"remove {key}"):
+            secret = self._secret(key)
             if secret is not None and secret_is_ours(secret.XMLDesc()):
                 secret.undefine()
 
-    def _secret(self, target_iqn: str) -> t.Any:
+    def _secret(self, key: SecretKey) -> t.Any:
         try:
-            return self._connection.secretLookupByUsage(libvirt.VIR_SECRET_USAGE_TYPE_ISCSI, target_iqn)
+            if key.type == "ceph":
+                return self._connection.secretLookupByUUIDString(key.name)
+            return self._connection.secretLookupByUsage(libvirt.VIR_SECRET_USAGE_TYPE_ISCSI, key.name)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_SECRET:
                 return None
             raise
 
+    def write_rbd_config(self) -> None:
+        ceph.write_config()
+
     # ---- disks
 
     def attach(self, domain: str, disk: Disk, scopes: Scopes) -> None:
+        if disk.source.protocol == "rbd" and "live" in scopes:
+            check = self._images.check_answer if disk.shareable else self._images.check_alone
+            check(disk.source, self._key(disk.source))
         with self._asking(f"attach {disk.source} as {disk.device} to domain {domain}"):
             self._domain(domain).attachDeviceFlags(disk_xml(disk), sum(_flags(scopes)))
 
@@ -194,6 +227,9 @@ class LibvirtHost(DiskHost):
             element = disk_element(found.XMLDesc(0), name) if found.isActive() else None
             alias = element.find("alias") if element is not None else None
             if alias is not None:
+                source = disk_from(element).source
+                if source.protocol == "rbd":
+                    self._images.check_answer(source, self._key(source))
                 self._watch(found, DiskKey(domain, name), alias.get("name", ""))
                 self._ask_to_let_go(found, alias.get("name", ""))
 
@@ -255,7 +291,7 @@ def _known(domain: t.Any) -> Domain:
     return Domain(domain.name(), domain.UUIDString(), bool(domain.isActive()), bool(domain.isPersistent()))
 
 
-def _look(domain: t.Any, chaps: t.Dict[str, Chap]) -> World:
+def _look(domain: t.Any, secrets: t.Dict[SecretKey, DiskSecret]) -> World:
     known = _known(domain)
     found: t.Dict[str, t.Dict[str, t.Any]] = {}
     flags = {"live": (known.active, 0), "config": (known.persistent, libvirt.VIR_DOMAIN_XML_INACTIVE)}
@@ -265,13 +301,29 @@ def _look(domain: t.Any, chaps: t.Dict[str, Chap]) -> World:
             found.setdefault(disk.key, {})[scope] = _located(disk)
         for record in records_in(xml):
             found.setdefault(record.alias, {})[f"{scope}_record"] = record
-    disks = {DiskKey(known.name, name): _with_password(DomainDisk(known.name, **parts), chaps) for name, parts in found.items()}
+    disks = {DiskKey(known.name, name): _with_password(DomainDisk(known.name, **parts), secrets) for name, parts in found.items()}
     return {DomainKey(known.name): known, **disks}
 
 
-def _with_password(disk: DomainDisk, chaps: t.Dict[str, Chap]) -> DomainDisk:
-    chap = next((chaps[iqn] for iqn in sorted(disk.targets) if iqn in chaps), None)
-    return dataclasses.replace(disk, password=chap.password) if chap else disk
+def _with_password(disk: DomainDisk, secrets: t.Dict[SecretKey, DiskSecret]) -> DomainDisk:
+    secret = next((secrets[key] for key in sorted(disk.secrets, key=str) if key in secrets), None)
+    return dataclasses.replace(disk, password=secret.value) if secret else disk
+
+
+def _secret_key(secret: t.Any) -> t.Optional[SecretKey]:
+    """Which of the secrets for disks this is, if it is one."""
+    if secret.usageType() == libvirt.VIR_SECRET_USAGE_TYPE_ISCSI:
+        return SecretKey("iscsi", secret.usageID())
+    return SecretKey("ceph", secret.UUIDString()) if secret.usageType() == libvirt.VIR_SECRET_USAGE_TYPE_CEPH else None
+
+
+def _value(key: SecretKey, secret: t.Any) -> t.Optional[Secret]:
+    """What a secret holds; a key of Ceph as keyrings write it."""
+    try:
+        value = secret.value()
+        return Secret(base64.b64encode(value).decode() if key.type == "ceph" else value.decode("utf-8", "surrogateescape"))
+    except libvirt.libvirtError:  # it has none yet, or is private
+        return None
 
 
 def _located(disk: Disk) -> Disk:

@@ -12,11 +12,13 @@ exception: what libvirt calls <target dev> is `device` here, because a target is
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import re
 import typing as t
+import uuid
 
-from .._errors import Invalid
+from .._errors import Invalid, StorageError
 from .data import Secret
 
 PREFIXES = {"virtio": "vd", "scsi": "sd"}
@@ -36,16 +38,29 @@ _ALIAS = re.compile(r"ua-[A-Za-z0-9_-]{1,60}")
 # Wider than what our own targets are called: other makers' targets are attached too.
 _IQN = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.:_-]+|(eui|naa)\.[0-9A-Fa-f]{16,32}")
 _DEVICE = re.compile(r"(vd|sd)[a-z]{1,3}")
+_IMAGE = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){1,2}")  # nothing that means something in rbd:pool/namespace/image
 
 Iotune = t.Tuple[t.Tuple[str, int], ...]
 Portal = t.Tuple[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """Where a disk's bytes are: a file, a block device, or a LUN that QEMU itself logs in to.
+class SecretKey:
+    """A libvirt secret, and where it stands in the world: of `type` iscsi by its target's name, of `type` ceph by its UUID."""
 
-    `portals` are (ip, port). `real_path` is `path` with symbolic links followed, where someone looked.
+    type: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"the CHAP secret for target {self.name}" if self.type == "iscsi" else f"the Ceph secret {self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a disk's bytes are: a file, a block device, a LUN that QEMU itself logs in to, or an image of a Ceph cluster.
+
+    `portals` are (ip, port), of monitors where `path` is an image, pool/image or pool/namespace/image. `config` is a
+    configuration of Ceph for QEMU. `real_path` is the path of a file or device with symbolic links followed, where someone looked.
     """
 
     type: str
@@ -56,6 +71,8 @@ class Source:
     portals: t.Tuple[Portal, ...] = ()
     initiator: t.Optional[str] = None
     username: t.Optional[str] = None
+    secret_uuid: t.Optional[str] = None
+    config: t.Optional[str] = None
     real_path: t.Optional[str] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
 
     @property
@@ -65,15 +82,38 @@ class Source:
             return ("iscsi", self.target_iqn, self.lun)
         return (self.protocol, self.real_path or self.path)
 
+    @property
+    def secret(self) -> t.Optional[SecretKey]:
+        """The secret with which QEMU logs in, if it does."""
+        return secret_of(self.target_iqn, self.secret_uuid)
+
+    @property
+    def alone(self) -> Source:
+        """The source as a disk is made with it: QEMU's initiator takes one portal."""
+        return dataclasses.replace(self, portals=self.portals[:1]) if self.protocol == "iscsi" else self
+
     def serves(self, wish: Source) -> bool:
-        """Whether a connection made with this source is one the wish would have: through one of its portals, as its user."""
+        """Whether a connection made with this source is one the wish would have: through one of its portals, as its user.
+
+        A monitor leads to all the others, so that one in common is enough.
+        """
         if self.identity != wish.identity:
             return False
-        told = [(wish.initiator, self.initiator), (wish.username, self.username)]
-        return set(self.portals) <= set(wish.portals) and all(asked in (None, found) for asked, found in told)
+        told = [(getattr(wish, name), getattr(self, name)) for name in ("initiator", "username", "secret_uuid")]
+        common = set(self.portals) & set(wish.portals) if self.protocol == "rbd" else set(self.portals) <= set(wish.portals)
+        return bool(common) and all(asked in (None, found) for asked, found in told)
 
     def __str__(self) -> str:
-        return f"LUN {self.lun} of {self.target_iqn}" if self.protocol == "iscsi" else str(self.path or "nothing")
+        if self.protocol == "iscsi":
+            return f"LUN {self.lun} of {self.target_iqn}"
+        return f"image {self.path}" if self.protocol == "rbd" else str(self.path or "nothing")
+
+
+def secret_of(target_iqn: t.Optional[str], secret_uuid: t.Optional[str]) -> t.Optional[SecretKey]:
+    """The secret that a source with this target or this secret's UUID needs."""
+    if target_iqn:
+        return SecretKey("iscsi", target_iqn)
+    return SecretKey("ceph", secret_uuid) if secret_uuid else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,13 +152,14 @@ class Record:
     attachment_id: t.Optional[str] = None
     target_iqn: t.Optional[str] = None
     lun: t.Optional[int] = None
+    secret_uuid: t.Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
 class DomainDisk:
     """A disk of a domain with both of its copies and what we noted.
 
-    `password` is the value of the libvirt secret for the disk's target, `size_bytes` what QEMU shows the
+    `password` is the value of the libvirt secret for the disk's source, `size_bytes` what QEMU shows the
     guest (None: the domain does not run, or nobody looked).
     """
 
@@ -143,11 +184,11 @@ class DomainDisk:
         return self.live_record or self.config_record
 
     @property
-    def targets(self) -> t.FrozenSet[str]:
-        """The iSCSI targets that this disk needs, or that a stopped run noted it would need."""
-        named = [disk.source.target_iqn for disk in self.copies]
-        named += [record.target_iqn for record in (self.live_record, self.config_record) if record]
-        return frozenset(iqn for iqn in named if iqn)
+    def secrets(self) -> t.FrozenSet[SecretKey]:
+        """The secrets that this disk needs, or that a stopped run noted it would need."""
+        noted = [record for record in (self.live_record, self.config_record) if record]
+        named = [disk.source.secret for disk in self.copies] + [secret_of(record.target_iqn, record.secret_uuid) for record in noted]
+        return frozenset(key for key in named if key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,12 +202,21 @@ class Domain:
 
 
 @dataclasses.dataclass(frozen=True)
-class Chap:
-    """The libvirt secret for an iSCSI target. `password` is None when it has no value or hides it."""
+class DiskSecret:
+    """A libvirt secret. `value` is None when it has none or hides it."""
 
-    target_iqn: str
-    password: t.Optional[Secret]
+    key: SecretKey
+    value: t.Optional[Secret]
     ours: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """What a look at a Ceph image found: its size, and who has it open or locked; or why it could not be looked at."""
+
+    size_bytes: t.Optional[int] = None
+    holders: t.Tuple[str, ...] = ()
+    error: t.Optional[StorageError] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,10 +235,13 @@ class DiskKey:
 
 
 @dataclasses.dataclass(frozen=True)
-class ChapKey:
-    """Where a Chap stands in the world."""
+class ImageKey:
+    """Where an Image stands in the world, when someone looked."""
 
-    target_iqn: str
+    path: str
+
+
+RBD_CONFIG = ("rbd config",)  # -> whether the host has our configuration for QEMU's connections to Ceph
 
 
 def check_serial(serial: t.Optional[str]) -> t.Optional[str]:
@@ -207,6 +260,27 @@ def check_iqn(name: t.Optional[str], what: str) -> str:
     if not isinstance(name, str) or not _IQN.fullmatch(name) or len(name) > 223:
         raise Invalid(f"{_short(name)} can't be the {what}; give an iSCSI name such as iqn.2026-01.org.example:name")
     return name
+
+
+def check_image(path: t.Optional[str]) -> str:
+    if not path or not _IMAGE.fullmatch(path):
+        raise Invalid(f"{_short(path)} can't be the source.image; write pool/image or pool/namespace/image, of letters, digits, '.', '_' and '-'")
+    return path
+
+
+def check_uuid(text: t.Optional[str], what: str) -> t.Optional[str]:
+    try:
+        return str(uuid.UUID(text)) if text else None
+    except ValueError as error:
+        raise Invalid(f"{_short(text)} can't be the {what}; give a UUID") from error
+
+
+def check_cephx_key(key: t.Optional[str], what: str) -> t.Optional[Secret]:
+    """The key of a Ceph user as keyrings write it; it is never told."""
+    try:
+        return Secret(key) if key and base64.b64decode(key, validate=True) else None
+    except ValueError as error:
+        raise Invalid(f"{what} is no key of a Ceph user; give what `ceph auth get-key` prints") from error
 
 
 def check_bus(device: t.Optional[str], bus: t.Optional[str]) -> t.Optional[str]:

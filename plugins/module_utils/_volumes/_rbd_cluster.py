@@ -4,20 +4,18 @@
 
 # Note that this module util is **PRIVATE** to the collection: it can change at any time.
 
-"""A pool of a Ceph cluster through librados and librbd: every question bounded in time, every failure one of our errors."""
+"""What the driver does in a pool of a Ceph cluster: images, the records in their headers, and the names of volumes."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import json
 import os
 import typing as t
 import uuid
-import weakref
 
-from .._errors import Busy, Failed, Invalid, NotFound, Refused, StorageError, Unavailable
+from .._ceph import Client, Place, number_of
+from .._errors import Busy, Failed, Invalid, NotFound, Refused
 from ._rbd_image import RECORD, Image
 
 try:
@@ -32,126 +30,12 @@ _META = "metadata_"  # what librbd puts before the keys of image-meta in a heade
 _NOT_SHARED = ("journaling", "fast-diff", "object-map", "exclusive-lock")  # what Cinder leaves out where several may write
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where images are, who asks, for how many seconds each question may take, and how new images are made.
-
-    `features`: by Ceph's names, empty for the default of the pool or of Ceph.
-    """
-
-    pool: str
-    namespace: str = ""
-    data_pool: t.Optional[str] = None
-    features: t.Tuple[str, ...] = ()
-    user: str = "cinder"
-    conf: str = "/etc/ceph/ceph.conf"
-    keyring: t.Optional[str] = None
-    timeout: int = 10
-
-    @property
-    def path(self) -> str:
-        return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
-
-
-class Cluster:
-    """One pool, or one namespace of it. Nothing is asked before the first use."""
+class Cluster(Client):
+    """One pool, or one namespace of it."""
 
     def __init__(self, place: Place) -> None:
-        if rbd is None:
-            raise Unavailable("the Python libraries rados and rbd are missing on this host; install the packages python3-rados and python3-rbd")
-        self.place = place
+        super().__init__(place)
         self._features = _mask(place.features, "backend.features")
-        self._client: t.Any = None
-        self._pool: t.Any = None
-        self._opened: t.List[t.Callable[[], None]] = []
-        weakref.finalize(self, _close, self._opened)
-
-    @property
-    def name(self) -> str:
-        """The cluster as a person would call it."""
-        return f"the Ceph cluster of {self.client.conf_get('mon_host')}"
-
-    @property
-    def keyring(self) -> str:
-        """The files where the key may be, separated by commas."""
-        return self.client.conf_get("keyring")
-
-    # ---- the way in
-
-    @property
-    def client(self) -> t.Any:
-        """The connection."""
-        if self._client is None:
-            self._client = _connected(self.place, self._configured())
-            self._opened.append(self._client.shutdown)
-        return self._client
-
-    @property
-    def io(self) -> t.Any:
-        """The pool."""
-        if self._pool is None:
-            self._pool = self._open()
-            self._opened.append(self._pool.close)
-        return self._pool
-
-    def _configured(self) -> t.Any:
-        place = self.place
-        try:
-            with open(place.conf, "rb"):
-                pass
-        except OSError as error:
-            raise Unavailable(f"the Ceph configuration {place.conf} can't be read: {error.strerror}; bring it here, or correct backend.conf") from error
-        limits = {key: str(place.timeout) for key in ("client_mount_timeout", "rados_mon_op_timeout", "rados_osd_op_timeout")}
-        own = {"keyring": place.keyring} if place.keyring else {}
-        try:
-            return rados.Rados(conffile=place.conf, rados_id=place.user, conf={**limits, **own})
-        except rados.Error as error:
-            raise Unavailable(f"the Ceph configuration {place.conf} can't be understood: {_said(error)}; mend it, or correct backend.conf") from error
-
-    def _open(self) -> t.Any:
-        place = self.place
-        with self.asked(f"open pool {place.pool}"):
-            for option, name in (("data_pool", place.data_pool), ("pool", place.pool)):
-                if name and not self.client.pool_exists(name):
-                    make = f"make it (ceph osd pool create {name}, rbd pool init {name})"
-                    raise NotFound(f"there is no pool {name} in {self.name}; {make}, or correct backend.{option}")
-            pool = self.client.open_ioctx(place.pool)
-            if place.namespace and not rbd.RBD().namespace_exists(pool, place.namespace):
-                make = f"make it (rbd namespace create {place.path})"
-                raise NotFound(f"there is no namespace {place.namespace} in pool {place.pool} of {self.name}; {make}, or correct backend.namespace")
-            pool.set_namespace(place.namespace)
-            if hasattr(pool, "set_osdmap_full_try"):
-                pool.set_osdmap_full_try()  # a full pool says so, instead of letting wait
-        return pool
-
-    @contextlib.contextmanager
-    def asked(self, what: str) -> t.Iterator[None]:
-        """Turns what librados and librbd say meanwhile into our errors."""
-        try:
-            yield
-        except (rados.Error, rbd.Error) as error:
-            raise self._meaning(what, error) from error
-
-    def _meaning(self, what: str, error: Exception) -> StorageError:
-        place, number = self.place, _number(error)
-        asked = f"{self.name} was asked to {what}"
-        if number == errno.ETIMEDOUT:
-            return Unavailable(f"{asked} and did not answer within {place.timeout} s: see with ceph -s which OSDs or monitors are down, and run again")
-        if number in (errno.EPERM, errno.EACCES):
-            where = f"pool={place.pool}" + (f" namespace={place.namespace}" if place.namespace else "")
-            may = f"mon 'profile rbd' osd 'profile rbd {where}'"
-            return Failed(f"{asked} and does not let client.{place.user} do that; grant it beside what it has (ceph auth caps, with {may})")
-        if number in (errno.EDQUOT, errno.ENOSPC):
-            return Failed(f"{asked} and has no room: pool {place.pool} is full; raise its quota, add OSDs or delete volumes (ceph health detail)")
-        return Failed(f"{asked} and said no: {_said(error)}; see with ceph -s whether it is well, and run again")
-
-    def ask(self, prefix: str, **words: str) -> t.Any:
-        """What the monitors answer to a command, as data; None when they don't let us ask."""
-        with self.asked(f"tell {prefix}"):
-            status, answer, _words = self.client.mon_command(json.dumps({"prefix": prefix, "format": "json", **words}), b"")
-        if status == -errno.ETIMEDOUT:
-            raise Unavailable(f"the monitors of {self.name} did not answer within {self.place.timeout} s; see with ceph -s, and run again")
-        return json.loads(answer) if status == 0 else None
 
     # ---- images
 
@@ -221,14 +105,12 @@ class Cluster:
                 if self.image(image) is not None:
                     raise Failed(f"image {image.name} can't be moved to the trash of pool {self.place.pool}; see with ceph -s whether it has room") from error
 
-    def watchers(self, image: Image) -> t.List[str]:
-        """The addresses of all who have the image open, by the clients' ids."""
-        with self.asked(f"tell who has image {image.name} open"):
-            try:
-                with rbd.Image(self.io, image_id=image.key, read_only=True) as opened:
-                    return [f"{one['addr'].split('/')[0]} (client.{one['id']})" for one in opened.watchers_list()]
-            except rbd.ImageNotFound:
-                return []
+    def watchers(self, image: Image) -> t.Sequence[str]:
+        """Who has the image open, or locked."""
+        try:
+            return self.look(image.name)[1]
+        except NotFound:
+            return ()
 
     def built_upon(self, image: Image) -> t.Optional[str]:
         """The snapshots and clones of an image, as a person would say it, or None."""
@@ -255,7 +137,7 @@ class Cluster:
             except rados.ObjectNotFound:
                 return False
             except rados.OSError as error:
-                if _number(error) != errno.ECANCELED:
+                if number_of(error) != errno.ECANCELED:
                     raise
                 return False
         return True
@@ -300,25 +182,6 @@ class Cluster:
             self.io.operate_write_op(write, _DIRECTORY)
 
 
-def _close(opened: t.List[t.Callable[[], None]]) -> None:
-    """Ends what was opened, the last first: a pool that outlives its connection takes the process along."""
-    while opened:
-        opened.pop()()
-
-
-def _connected(place: Place, client: t.Any) -> t.Any:
-    """The client, connected; Unavailable with why it did not come about."""
-    try:
-        client.connect()
-        return client
-    except rados.Error as error:
-        keyring = client.conf_get("keyring")
-        closed = [path for path in keyring.split(",") if os.path.exists(path) and not os.access(path, os.R_OK)]
-        why = _why_not(_number(error), place, client.conf_get("mon_host"), keyring, closed)
-        client.shutdown()
-        raise Unavailable(why) from error
-
-
 def _pairs(values: t.Iterable[t.Tuple[str, t.Optional[bytes]]]) -> t.Iterator[t.Tuple[str, bytes]]:
     """What an omap holds; python3-rados has None for an empty value."""
     return ((key, value or b"") for key, value in values)
@@ -336,26 +199,3 @@ def _mask(names: t.Sequence[str], option: str = "") -> int:
         raise Invalid(f"{option} is {list(names)}, which holds one that Ceph on this host does not know; give names as in `rbd help create`") from error
 
 
-def _number(error: Exception) -> int:
-    return abs(getattr(error, "errno", None) or 0)
-
-
-def _said(error: Exception) -> str:
-    """What librados or librbd says, without the names of its own functions."""
-    return str(error).partition(" (")[0]
-
-
-def _why_not(number: int, place: Place, monitors: str, keyring: str, closed: t.Sequence[str] = ()) -> str:
-    """The sentence for a connection that did not come about."""
-    user, cluster = f"client.{place.user}", f"the Ceph cluster of {monitors or place.conf}"
-    if number == errno.ETIMEDOUT:
-        return f"{cluster} does not answer {user} within {place.timeout} s; check that its monitors run and can be reached from here, or correct backend.conf"
-    if not monitors:
-        return f"the Ceph configuration {place.conf} names no monitors; give mon_host there, or correct backend.conf"
-    if number in (errno.EACCES, errno.EPERM) and closed:
-        return f"the key of {user} in {closed[0]} can't be read; let this task's user read it, run the task with become: true, or correct backend.keyring"
-    if number in (errno.EACCES, errno.EPERM):
-        return f"{cluster} refuses {user}: it does not know it or has another key; compare `ceph auth get {user}` with {keyring}"
-    if number in (errno.ENOENT, errno.EIO):
-        return f"there is no key of {user} for {cluster} in {keyring}; put it there (ceph auth get {user}), readable for this task, or correct backend.keyring"
-    return f"{cluster} can't be spoken to by {user}: {os.strerror(number)}; check mon_host in {place.conf} and that its monitors run"

@@ -25,12 +25,13 @@ import time
 import typing as t
 import uuid
 
+from .._ceph import Place
 from .._errors import Busy, Conflict, Failed, Invalid
 from .._model.pool import Pool
 from .._model.volume import Volume
 from . import VolumeBackend, overtaken
 from . import _rbd_pool as figures
-from ._rbd_cluster import Cluster, Place
+from ._rbd_cluster import Cluster
 from ._rbd_image import Image, image_name, record_text, volume_of, volumes_in
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,127}")  # nothing that means something in rbd:pool/namespace/image

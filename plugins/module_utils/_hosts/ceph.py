@@ -1,0 +1,93 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""Ceph as a host with domains sees it: the images of their disks, and the configuration that QEMU connects with.
+
+QEMU opens and closes an image while nobody can talk to it, and without a limit in time. So this host looks at the image
+first, with a connection of its own that has one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+
+from .._ceph import Client, NoLibrary, Place
+from .._errors import Busy, StorageError, Unavailable
+from .._model.data import Secret
+from .._model.disk import Image, Source
+
+_SECONDS = 5  # for each question to a cluster
+_CONFIG = """\
+# Made by stackless.block for QEMU. Without it the monitor of a guest waits 300 s for a Ceph cluster that does not answer.
+[global]
+client mount timeout = 5
+"""
+
+
+class Images:
+    """Looks at images through the monitors of their sources, as their users. Connections are kept."""
+
+    def __init__(self) -> None:
+        self._clients: t.Dict[Place, Client] = {}
+
+    def look(self, source: Source, key: t.Optional[Secret]) -> Image:
+        """The image as it is; why it can't be looked at stands in its `error`. Nothing is known without a key, which libvirt may hide."""
+        if key is None:
+            return Image()
+        path, _slash, name = str(source.path).rpartition("/")
+        pool, _slash, namespace = path.partition("/")
+        place = Place(pool, namespace, user=source.username or "admin", timeout=_SECONDS, monitors=source.portals, key=key)
+        try:
+            client = self._clients.setdefault(place, Client(place))
+            return Image(*client.look(name))
+        except StorageError as error:
+            self._clients.pop(place, None)
+            return Image(error=error)
+
+    def check_alone(self, source: Source, key: t.Optional[Secret]) -> None:
+        """Busy while someone has the image open, or locked; raises what keeps this host from knowing."""
+        image = self.look(source, key)
+        if image.error:
+            raise image.error
+        if image.holders:
+            raise Busy(f"{source} is open at {', '.join(image.holders)}; end that first (a host that died lets go within 30 s)")
+
+    def is_silent(self, source: Source, key: t.Optional[Secret]) -> bool:
+        """Whether this host knows that the cluster does not answer."""
+        error = self.look(source, key).error
+        return isinstance(error, Unavailable) and not isinstance(error, NoLibrary)
+
+    def check_answer(self, source: Source, key: t.Optional[Secret]) -> None:
+        """Unavailable when the cluster does not answer."""
+        error = self.look(source, key).error
+        if isinstance(error, Unavailable):
+            raise error
+
+
+def config_path() -> str:
+    folder = "/etc" if os.geteuid() == 0 else os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return os.path.join(folder, "stackless-block", "rbd.conf")
+
+
+def has_config() -> bool:
+    with contextlib.suppress(OSError), open(config_path(), encoding="ascii") as file:
+        return file.read() == _CONFIG
+    return False
+
+
+def write_config() -> None:
+    """In one change; readable for QEMU, whoever runs it. There is nothing secret in it."""
+    path = config_path()
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        with open(f"{path}.new", "w", encoding="ascii") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(_CONFIG)
+        os.replace(f"{path}.new", path)
+    except OSError as error:
+        raise Unavailable(f"{path} can't be written: {error.strerror}; run the task as root, or name a configuration for QEMU in source.config") from error
