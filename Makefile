@@ -8,7 +8,7 @@ PYTHON := env LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo) $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench bench-lab campaign changelog requirements clean
+.PHONY: help demo demo-ceph demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench bench-ceph bench-lab campaign changelog requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -17,7 +17,11 @@ demo: ## the whole walk on this machine, in a minute; KEEP=1 leaves it running
 	@tests/setup.sh demo
 	@$(ROOT) -m tests.demo $(if $(KEEP),--keep)
 
-demo-stop: ## stops what `make demo KEEP=1` left running
+demo-ceph: ## the same with a volume in a Ceph cluster; KEEP=1 leaves it running
+	@tests/setup.sh demo-ceph
+	@$(ROOT) -m tests.demo --ceph $(if $(KEEP),--keep)
+
+demo-stop: ## stops what KEEP=1 left running
 	@$(ROOT) -m tests.demo --stop
 
 lab: ## three virtual machines with LVM, LIO, open-iscsi and libvirt, to play with
@@ -54,6 +58,10 @@ test-matrix: ## unit tests and sanity on every supported ansible-core this machi
 bench: ## the walk for 1, 10, 50 and 100 attachments, timed
 	@tests/setup.sh test
 	@$(ROOT) -m tests.bench
+
+bench-ceph: ## the same with volumes in a Ceph cluster, beside rbd and virsh
+	@tests/setup.sh test
+	@$(ROOT) -m tests.bench --ceph
 
 bench-lab: ## the same on real kernels, beside targetcli, cinder-rtstool's way and os-brick: takes an hour
 	@tests/setup.sh test

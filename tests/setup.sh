@@ -7,7 +7,7 @@
 # are missing, the virtual environment .venv with pinned versions, the distribution's kernel unpacked in
 # .cache/kernel, and the small guest made of it. What is there already costs nothing.
 #
-#   tests/setup.sh demo|test
+#   tests/setup.sh demo|demo-ceph|test
 
 set -eu
 cd "$(dirname "$0")/.."
@@ -25,9 +25,10 @@ LAB_PACKAGES="e2fsprogs gcc kmod libc6-dev mmdebstrap openssh-client"
 
 case ${1:-} in
 demo) packages=$DEMO_PACKAGES requirements=requirements-demo ;;
+demo-ceph) packages="$DEMO_PACKAGES $CEPH_PACKAGES" requirements=requirements-demo ;;
 test) packages="$DEMO_PACKAGES $TEST_PACKAGES $CEPH_PACKAGES $LAB_PACKAGES" requirements=requirements ;;
 *)
-    echo "usage: tests/setup.sh demo|test" >&2
+    echo "usage: tests/setup.sh demo|demo-ceph|test" >&2
     exit 2
     ;;
 esac

@@ -46,43 +46,48 @@ options:
         description:
           - For O(backend.driver=rbd), a namespace of the pool. It must exist.
         type: str
-        version_added: 0.3.0
+        version_added: 0.2.0
       user:
         description:
           - For O(backend.driver=rbd), the name of the Ceph user, without C(client.). The capabilities C(profile rbd) of monitors and OSDs are enough.
         type: str
         default: cinder
-        version_added: 0.3.0
+        version_added: 0.2.0
       conf:
         description:
           - For O(backend.driver=rbd), the absolute path of Ceph's configuration on this host, which names the monitors.
         type: path
         default: /etc/ceph/ceph.conf
-        version_added: 0.3.0
+        version_added: 0.2.0
       keyring:
         description:
           - For O(backend.driver=rbd), the absolute path of the file with the user's key on this host. By default the one that O(backend.conf) names,
             or one of those where Ceph looks, such as C(/etc/ceph/ceph.client.cinder.keyring).
         type: path
-        version_added: 0.3.0
+        version_added: 0.2.0
+      secret_uuid:
+        description:
+          - For O(backend.driver=rbd), the UUID under which compute hosts keep the user's key in libvirt. The default is made of user and cluster.
+        type: str
+        version_added: 0.2.0
       data_pool:
         description:
           - For O(backend.driver=rbd), a pool for the data of new volumes beside their headers, such as an erasure-coded one. It must exist.
         type: str
-        version_added: 0.3.0
+        version_added: 0.2.0
       features:
         description:
           - For O(backend.driver=rbd), the features of the images of new volumes, by Ceph's names. By default those that O(backend.conf) or Ceph itself has.
           - Those that bar several writers (C(exclusive-lock), C(object-map), C(fast-diff), C(journaling)) are left out where a volume is multiattach.
         type: list
         elements: str
-        version_added: 0.3.0
+        version_added: 0.2.0
       timeout:
         description:
           - For O(backend.driver=rbd), how long one question to the cluster may take, in seconds.
         type: int
         default: 10
-        version_added: 0.3.0
+        version_added: 0.2.0
       allocation:
         description:
           - How a new volume takes its space when it does not say it.

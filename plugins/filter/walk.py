@@ -22,6 +22,7 @@ class FilterModule:
             "walk_housed": _walk.housed,
             "walk_items": _walk.items,
             "walk_located": _walk.located,
+            "walk_lost": _walk.lost,
             "walk_merge": _walk.merge,
             "walk_notes": _walk.notes,
             "walk_outcome": _walk.outcome,

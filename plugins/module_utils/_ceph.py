@@ -84,6 +84,11 @@ class Client:
         return f"the Ceph cluster of {self.client.conf_get('mon_host')}"
 
     @property
+    def fsid(self) -> str:
+        """The cluster's own name for itself."""
+        return str(self.client.get_fsid())
+
+    @property
     def keyring(self) -> str:
         """The files where the key may be, separated by commas."""
         return self.client.conf_get("keyring")
@@ -172,6 +177,13 @@ class Client:
             raise Unavailable(f"the monitors of {self.name} did not answer within {self.place.timeout} s; see with ceph -s, and run again")
         return json.loads(answer) if status == 0 else None
 
+    def tell(self, prefix: str, **words: t.Any) -> None:
+        """Has the monitors do something."""
+        with self.asked(f"do {prefix}"):
+            status, _answer, said = self.client.mon_command(json.dumps({"prefix": prefix, **words}), b"")
+        if status:
+            raise Failed(f"{self.name} was asked to {prefix} and said no: {said or os.strerror(-status)}; see what client.{self.place.user} may do")
+
     def look(self, name: str) -> t.Tuple[int, t.Tuple[str, ...]]:
         """The size of an image in bytes, and who has it open for writing or locked. NotFound when it is not there."""
         with self.asked(f"tell who has image {name} open"):
@@ -182,11 +194,16 @@ class Client:
                 raise NotFound(f"there is no image {self.place.path}/{name} in {self.name}; make it, or correct {self.place.option('pool')}") from error
 
 
+def host_of(address: str) -> str:
+    """The IP address in one of Ceph's, such as 192.0.2.7:0/1234 or [2001:db8::7]:0/1234."""
+    return address.rpartition(":")[0].strip("[]")
+
+
 def _holders(watchers: t.Sequence[t.Mapping[str, t.Any]], locks: t.Mapping[str, t.Any]) -> t.Tuple[str, ...]:
-    """The addresses of clients by Ceph's names for them. A lock that librbd takes by itself is let go of by the next client when nobody watches."""
+    """The addresses of clients by Ceph's names for them. The lock that librbd takes by itself counts only while its owner watches."""
     found = {f"client.{one['id']}": one["addr"] for one in watchers}
     found.update({client: address for client, cookie, address in locks.get("lockers", ()) if not cookie.startswith("auto ")})
-    return tuple(f"{address.split('/')[0]} ({client})" for client, address in sorted(found.items()))
+    return tuple(f"{host_of(address)} ({client})" for client, address in sorted(found.items()))
 
 
 def _key_in(path: str, user: str) -> t.Optional[str]:
@@ -240,5 +257,6 @@ def _why_not(number: int, place: Place, monitors: str, keyring: str, closed: t.S
     if number in (errno.EACCES, errno.EPERM):
         return f"{cluster} refuses {user}: it does not know it or has another key; compare `ceph auth get {user}` with {keyring}"
     if number in (errno.ENOENT, errno.EIO):
-        return f"there is no key of {user} for {cluster} in {keyring}; put it there (ceph auth get {user}), readable for this task, or correct {place.option('keyring')}"
+        put = f"put it there (ceph auth get {user}), readable for this task, or correct {place.option('keyring')}"
+        return f"there is no key of {user} for {cluster} in {keyring}; {put}"
     return f"{cluster} can't be spoken to by {user}: {os.strerror(number)}; check {place.addresses} and that its monitors run"

@@ -65,8 +65,11 @@ class Disks(Resource):
 
     def assumed(self, result: t.Dict[str, t.Any], world: World) -> World:
         """Takes results of cinder_attachment: the image of a volume will be there as its record says."""
-        data = (result.get("connection_info") or {}).get("data") or {}
-        return {ImageKey(data["name"]): Image(result["size_bytes"])} if "hosts" in data else {}
+        info = result.get("connection_info") or {}
+        if info.get("driver_volume_type") != "rbd":
+            return {}
+        key = ImageKey(info["data"]["name"])
+        return {key: Image(result["size_bytes"])} if isinstance((world.get(key) or Image()).error, NotFound) else {}
 
     def plan(self, want: DiskWish, world: World) -> Plan:
         return plan_disk(want, world, self.host)

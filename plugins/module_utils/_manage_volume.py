@@ -84,6 +84,10 @@ class Volumes(_OnBackend):
 class Attachments(_OnBackend):
     plural = "attachments"
 
+    def __init__(self, options: t.Dict[str, t.Any]) -> None:
+        super().__init__(options)
+        self.reveals = bool(options.get("return_secrets"))
+
     def want(self, item: t.Dict[str, t.Any]) -> AttachmentWish:
         volume = check_name(item.get("volume"))
         for key in ("instance", "action"):
@@ -103,6 +107,9 @@ class Attachments(_OnBackend):
         if state is None:
             return {}
         return {**attachment_result(state, plan.label.split(" for ", 1)[1]), "connection_info": self.backend.connection_info(state)}
+
+    def besides(self, shown: t.Sequence[t.Tuple[Plan, t.Any]]) -> t.Dict[str, t.Any]:
+        return {"credentials": self.backend.credentials() if shown else []} if self.reveals else {}
 
     def identify(self, item: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
         return {key: item.get(key) for key in ("volume", "instance", "action")}
@@ -149,7 +156,7 @@ def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
     }
     if attachment is None:
         return {**shared, "attachment_id": None, "status": None}
-    holding = [a for a in volume.attachments if a.instance != instance and a.status != "detached" and a.transport != "local"]
+    holding = [a for a in volume.attachments if a.instance != instance and a.status != "detached" and a.transport not in ("local", "rbd")]
     on_host = [a for a in holding if a.host == attachment.host]
     staying = [a for a in on_host if a.status != "detaching" and a.transport == "host"]
     counts = {"others": len(holding), "others_on_host": len(on_host), "others_staying": len(staying)}

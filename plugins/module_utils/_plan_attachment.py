@@ -10,6 +10,7 @@
     reserved     attaching     attached      detaching        detached     (gone)
 
 `give_up` is asked before a walk that failed is taken back: refused when another run has completed it meanwhile.
+`fence` takes the volume from a host that is lost, where the storage can keep that from its data for good.
 `terminate` records that the compute side is proven clean. Only then may the storage side be torn
 down (CVE-2023-2088), also by a later run that can't reach the compute host any more.
 """
@@ -42,12 +43,13 @@ TRANSITIONS: t.Dict[str, Transition] = {
     "begin_detaching": Transition("begin to detach", "detaching", ("reserved", "attaching", "attached"), ("detaching", "detached")),
     "roll_detaching": Transition("roll back detaching", "attached", ("detaching",), ("attached",)),
     "give_up": Transition("give up", "reserved", ("attaching",), ("reserved", "detached")),
+    "fence": Transition("fence", "detached", ("reserved", "attaching", "attached", "detaching"), ("detached",)),
     "terminate": Transition("end the connection of", "detached", ("reserved", "attaching", "detaching"), ("detached",)),
 }
 
 ACTIONS = ("reserve", *TRANSITIONS, "release")
 _FORWARDS = ("reserve", "initialize")
-_BACKWARDS = ("begin_detaching", "give_up", "terminate", "release")
+_BACKWARDS = ("begin_detaching", "give_up", "fence", "terminate", "release")
 
 # A volume in one of these may be reserved; in-use only when it is multiattach.
 _RESERVABLE = ("available", "downloading")
@@ -86,7 +88,7 @@ def plan_attachment(want: AttachmentWish, world: World, backend: VolumeBackend) 
     if volume.status in _BUSY:
         raise Conflict(f"volume {volume.name} is {volume.status}; run the play that was at it to its end first")
     after = _after(want, volume)
-    steps = () if after == volume else (_step(want, volume, after, backend),)
+    steps = () if after == volume else (*_fencing(want, volume, backend), _step(want, volume, after, backend))
     if want.action in _FORWARDS:
         steps = activation(volume, backend) + steps
     return Plan(volume.name, volume, after, steps, label=_label(want))
@@ -106,8 +108,17 @@ def _after(want: AttachmentWish, volume: Volume) -> Volume:
     return _released(volume, have) if want.action == "release" else volume.with_attachment(_moved(want, volume, have))
 
 
+def _fencing(want: AttachmentWish, volume: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+    """The proof that a host which nobody can ask has let go: the storage takes nothing of it any more."""
+    have = volume.attachment(want.instance) if want.action == "fence" else None
+    clients = backend.clients(volume, have) if have else ()
+    if not have or not clients:
+        return ()
+    return (Step(f"keep {', '.join(clients)} of {have.host} from volume {volume.name} for good", backend.fence, (volume, clients)),)
+
+
 def _step(want: AttachmentWish, before: Volume, after: Volume, backend: VolumeBackend) -> Step:
-    said = {"reserve": f"reserve volume {before.name} for", "release": f"release volume {before.name} from"}
+    said = {"reserve": f"reserve volume {before.name} for", "release": f"release volume {before.name} from", "fence": f"take volume {before.name} from"}
     verb = said.get(want.action) or f"{TRANSITIONS[want.action].said} volume {before.name} for"
     return Step(f"{verb} {want.instance}", backend.swap, (before, after))
 

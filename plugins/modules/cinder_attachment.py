@@ -38,10 +38,13 @@ options:
       - V(begin_detaching) records that the volume is on its way back.
       - V(roll_detaching) takes that back, when the instance keeps the volume after all.
       - V(give_up) is asked before a walk that failed is taken back. Refused when another run has completed it meanwhile.
+      - V(fence) takes the volume from a compute host that is lost. With O(backend.driver=rbd), every client that has its image open is put on the
+        blocklist of the cluster, so that nothing of what the host may still try arrives; then the host counts as clean. Other drivers refuse.
+        The guest, should it still run, gets errors.
       - V(terminate) records that the compute host is proven clean. Only then may the export be torn down.
       - V(release) gives the volume back. Refused while the compute side may still hold it.
     type: str
-    choices: [reserve, initialize, complete, begin_detaching, roll_detaching, give_up, terminate, release]
+    choices: [reserve, initialize, complete, begin_detaching, roll_detaching, give_up, fence, terminate, release]
   host: &host
     description:
       - The compute host of the instance. Needed to reserve.
@@ -54,10 +57,11 @@ options:
   transport: &transport
     description:
       - How the bytes travel, recorded when the volume is reserved. With V(host) the kernel of the compute host logs in,
-        with V(qemu) QEMU itself does, V(local) is for an instance on the storage host. The default is V(qemu).
+        with V(qemu) QEMU itself does, V(local) is for an instance on the storage host, V(rbd) makes QEMU a client of the Ceph cluster.
+        The default is V(qemu).
       - One that is reserved already keeps its transport; another one is refused.
     type: str
-    choices: [host, qemu, local]
+    choices: [host, qemu, local, rbd]
   iqn_prefix: &iqn_prefix
     description:
       - What the name of the export begins with, asked for when the volume is reserved. A colon, C(volume-) and the id of the volume follow.
@@ -102,6 +106,12 @@ options:
       device: *device
       step: *step
       reason: *reason
+  return_secrets:
+    description:
+      - Whether to return RV(credentials). Set C(no_log) on a task that does.
+    type: bool
+    default: false
+    version_added: 0.2.0
 seealso:
   - module: stackless.block.cinder_volume
   - module: stackless.block.cinder_volume_info
@@ -234,6 +244,14 @@ results:
       type: dict
       returned: success
       sample: {name: db-data, status: reserved}
+credentials:
+  description:
+    - What compute hosts need to be let in. With O(backend.driver=rbd), the key of the Ceph user and the UUID of libvirt's secret for it, as
+      RV(connection_info) names it, unless this host may not read the key; with other drivers nothing.
+  returned: when O(return_secrets=true)
+  type: list
+  elements: dict
+  sample: [{secret_uuid: 5c000000-0000-4000-8000-000000000001, username: cinder, password: "********"}]
 steps:
   description: The steps of all items, in order.
   returned: always
@@ -269,7 +287,7 @@ OPTIONS = {
     "action": {"type": "str", "choices": list(ACTIONS)},
     "host": {"type": "str"},
     "mode": {"type": "str", "choices": ["rw", "ro"]},
-    "transport": {"type": "str", "choices": ["host", "qemu", "local"]},
+    "transport": {"type": "str", "choices": ["host", "qemu", "local", "rbd"]},
     "iqn_prefix": {"type": "str"},
     "initiator": {"type": "str"},
     "ip": {"type": "str"},
@@ -278,10 +296,15 @@ OPTIONS = {
     "reason": {"type": "str"},
 }
 
+COMMON = {
+    "backend": {"type": "dict", "required": True, "options": BACKEND_OPTIONS},
+    "return_secrets": {"type": "bool", "default": False, "no_log": False},
+}
+
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=list_spec("attachments", OPTIONS, backend={"type": "dict", "required": True, "options": BACKEND_OPTIONS}),
+        argument_spec=list_spec("attachments", OPTIONS, **COMMON),
         mutually_exclusive=[("volume", "attachments")],
         required_one_of=[("volume", "attachments")],
         supports_check_mode=True,

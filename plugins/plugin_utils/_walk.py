@@ -46,6 +46,7 @@ class Ground:
     looks: Answers  # what the storage hosts told of their volumes, where there are several
     made: Answers  # what the volumes' own task answered
     transports: Mapping[str, str]  # of the compute hosts that have one of their own
+    drivers: Mapping[str, str]  # of the storage hosts
     limited: bool  # the run is limited to some hosts: instances elsewhere are none of its business
     backwards: bool  # on the way back the record knows the host, and the instance may be gone
 
@@ -60,13 +61,14 @@ def place(
     backwards: bool = False,
     made: Answers | None = None,
     transports: Mapping[str, str] | None = None,
+    drivers: Mapping[str, str] | None = None,
 ) -> list[Attachment]:
     """Finds the storage host of every volume and the compute host of every instance, and how the bytes will travel.
 
     `made` is what the volumes' own task answered: an attachment of a volume that failed there fails here.
-    `transports` are those of compute hosts that want another one than `host`.
+    `transports` are those of compute hosts that want another one than `host`, `drivers` those of the storage hosts' backends.
     """
-    ground = Ground(connectors, storage_hosts, looks, made or {}, transports or {}, limited, backwards)
+    ground = Ground(connectors, storage_hosts, looks, made or {}, transports or {}, drivers or {}, limited, backwards)
     homes = homes_of(looks, made)
     unmade = {r["name"]: r["msg"] for r in predicted(ground.made) if r.get("failed")}
     return [_placed({**a, "iqn_prefix": iqn_prefix}, ground, homes, unmade) for a in attachments]
@@ -116,9 +118,13 @@ def _on_compute(attachment: Attachment, ground: Ground) -> Attachment:
 def _travelling(attachment: Attachment, ground: Ground) -> Attachment:
     """The attachment with the way its bytes will go; backwards the record knows that."""
     together = attachment["storage_host"] == attachment["host"]
-    transport = attachment.get("transport") or ("local" if together else ground.transports.get(attachment["host"], "host"))
-    if transport not in TRANSPORTS:
-        return _failed(attachment, "place", f"transport {transport} is not known; choose one of {', '.join(TRANSPORTS)}, or leave it out")
+    driver = ground.drivers.get(attachment["storage_host"])
+    possible = _OF_DRIVER.get(str(driver), _LUNS)
+    usual = "local" if together else ground.transports.get(attachment["host"], _LUNS[0])
+    transport = attachment.get("transport") or (usual if possible is _LUNS else possible[0])
+    if transport not in possible:
+        known = f"is not one of driver {driver}" if transport in TRANSPORTS else "is not known"
+        return _failed(attachment, "place", f"transport {transport} {known}; choose one of {', '.join(possible)}, or leave it out")
     if transport == "local" and not together:
         apart = f"volume {attachment['volume']} is on {attachment['storage_host']} and {attachment['instance']} on {attachment['host']}"
         return _failed(attachment, "place", f"transport local needs both on one host, but {apart}; leave transport out")
@@ -197,6 +203,8 @@ def _picked(attachment: Attachment, step: str, result: Mapping[str, Any], answer
     if step in ("reserve", "begin") and result.get("volume_id"):
         named = result.get("target_iqn") or f"{attachment['iqn_prefix']}:volume-{result['volume_id']}"  # records of 0.1.0 do not say it
         return {"target_iqn": named, **_host_of(attachment, result)}
+    if step == "initialize":
+        return {"auth": next((c for c in answer.get("credentials") or [] if c["secret_uuid"] == attachment["connection_info"]["data"]["secret_uuid"]), {})}
     if step == "export":
         mine = next(lun for lun in result["luns"] if lun["serial"] == attachment["volume_id"])
         return {"portals": result["portals"], "lun": mine["lun"], "wwid": mine["wwid"]}
@@ -364,6 +372,16 @@ def attached(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[Attach
     ]
 
 
+def lost(looks: Answers, storage_host: str, lost_host: str, taken: Answers | None = None) -> list[dict[str, Any]]:
+    """The list for cinder_attachment that takes the volumes of a lost compute host from it; of those `taken`, the one that releases them."""
+    if taken is not None:
+        results = taken.get(storage_host, {}).get("results") or []
+        return [{**{key: result[key] for key in _BY_NAME}, "action": "release"} for result in results if not result.get("failed")]
+    there = looks.get(storage_host, {}).get("volumes") or []
+    held = [(volume["name"], a["instance"]) for volume in there for a in volume["attachments"] if a["host"] == lost_host]
+    return [{"volume": volume, "instance": instance, "action": "fence"} for volume, instance in held]
+
+
 def located(looks: Answers) -> list[dict[str, Any]]:
     """Every volume that was found, as a wish that says where; of a name that two hosts have, both."""
     return [{"name": name, "storage_host": host} for host, name in _volumes_in(looks)]
@@ -439,6 +457,8 @@ def _attach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[st
     source = _source(attachment)
     if source["type"] == "block" and attachment.get("cache") in _DIRECT:
         wished = {"io": "native", **wished}
+    if attachment["transport"] == "rbd":
+        wished = {"discard": "unmap", **wished}  # the connection_info asks for it
     return {
         **wished,
         "domain": attachment["instance"],
@@ -458,6 +478,8 @@ def _source(attachment: Attachment) -> dict[str, Any]:
         return {"type": "block", "path": attachment["device_path"]}
     if attachment["transport"] == "local":
         return {"type": "block" if attachment["path"].startswith("/dev/") else "file", "path": attachment["path"]}
+    if attachment["transport"] == "rbd":
+        return {**_image(attachment), "username": attachment["connection_info"]["data"]["auth_username"], **_auth(attachment, ("password",))}
     return {
         "type": "network",
         "protocol": "iscsi",
@@ -469,8 +491,17 @@ def _source(attachment: Attachment) -> dict[str, Any]:
     }
 
 
+def _image(attachment: Attachment) -> dict[str, Any]:
+    """An image of a Ceph cluster, from what Cinder's connection_info says of it."""
+    at = attachment["connection_info"]["data"]
+    monitors = [{"ip": ip, "port": int(port)} for ip, port in zip(at["hosts"], at["ports"])]
+    return {"type": "network", "protocol": "rbd", "image": at["name"], "monitors": monitors, "secret_uuid": at["secret_uuid"]}
+
+
 def _detach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
     gone = {"domain": attachment["instance"], "serial": attachment["volume_id"], "state": "absent"}
+    if attachment["transport"] == "rbd":
+        return {**gone, "source": _image(attachment)}
     if attachment["transport"] != "qemu":
         return gone
     return {**gone, "source": {"type": "network", "protocol": "iscsi", "target_iqn": attachment["target_iqn"]}}
@@ -478,17 +509,20 @@ def _detach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[st
 
 _BY_NAME = ("volume", "instance")
 _COUNTS = ("others", "others_on_host", "others_staying")
-_RESERVED = ("attachment_id", "volume_id", "size_bytes", "path", "multiattach", "status", "transport", *_COUNTS, "record")
+_RESERVED = ("attachment_id", "volume_id", "size_bytes", "path", "multiattach", "status", "transport", "connection_info", *_COUNTS, "record")
 _RECORDED = (*_RESERVED, "initiator", "device")
 
 _BACKWARDS = ("give_up", "detach", "recount", "logout", "terminate", "deny", "withdraw", "release")
-TRANSPORTS = ("host", "qemu", "local")
+_LUNS = ("host", "qemu", "local")
+_OF_DRIVER = {"rbd": ("rbd",)}  # the others' volumes travel as LUNs, if they have to
+TRANSPORTS = (*_LUNS, "rbd")
 _EXPORTED = ("host", "qemu")
 
 STEPS: dict[str, WalkStep] = {
     "reserve": WalkStep("storage_host", _BY_NAME, _BY_NAME, _reserve_item, _RESERVED),
     "export": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _export_item, transports=_EXPORTED),
     "acl": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _acl_item, merge="acls", transports=_EXPORTED),
+    "initialize": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("initialize"), transports=("rbd",)),
     "login": WalkStep("host", ("target_iqn",), ("target_iqn",), _login_item, ("device_path", "degraded"), transports=("host",)),
     "attach": WalkStep("host", ("instance", "volume_id"), ("domain", "serial"), _attach_item, ("device", "live", "persistent")),
     "complete": WalkStep("storage_host", _BY_NAME, _BY_NAME, _complete_item, ("status",)),

@@ -4,26 +4,31 @@
 
 """`make bench`: what the walk costs for 1, 10, 50 and 100 attachments, and the same work with one task run per volume.
 
-    python -m tests.bench [--sizes 1,10,50,100] [--no-loop] [--write]
+    python -m tests.bench [--ceph] [--sizes 1,10,50,100] [--no-loop] [--write]
 
-Prints a table; --write also puts it into docs/bench.md. Everything is measured in one run on one
+With --ceph (`make bench-ceph`) the volumes are in a Ceph cluster, and the yardstick is what an administrator types.
+Prints a table; --write also puts it into docs/bench.md (docs/bench-ceph.md). Everything is measured in one run on one
 machine: compare the rows with each other, not with another machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import platform
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
+from tests.bench import by_hand
+from tests.rig.ceph import Ceph
 from tests.rig.collection import ROOT
-from tests.rig.walk import Played, Walk
+from tests.rig.pools import RbdPool
+from tests.rig.walk import CephWalk, Played, Walk
 
-PAGE = ROOT / "docs" / "bench.md"
+PAGE, CEPH_PAGE = ROOT / "docs" / "bench.md", ROOT / "docs" / "bench-ceph.md"
 LOOP = Path(__file__).with_name("loop.yml")
 
 
@@ -50,19 +55,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench")
     parser.add_argument("--sizes", default="1,10,50,100", type=lambda text: [int(size) for size in text.split(",")])
     parser.add_argument("--no-loop", action="store_true", help="leave out the one-task-run-per-volume yardstick")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--ceph", action="store_true", help="volumes in a Ceph cluster, beside `rbd` and `virsh` called once per volume")
+    parser.add_argument("--write", action="store_true", help="write the page in docs")
     asked = parser.parse_args()
     rows: list[Row] = []
-    with Walk() as walk:
+    with ground(asked.ceph) as walk:
         for number in range(1, max(asked.sizes) + 1):
             walk.libvirtd.paused_domain(f"web-{number}", machine="pc")
         walk.play("attach", volumes=[], attachments=[])  # warms the interpreter's and Ansible's caches
         for size in asked.sizes:
-            measure(walk, size, rows, loop=not asked.no_loop)
+            measure(walk, size, rows, loop=not asked.no_loop and not asked.ceph)
+        if asked.ceph:
+            by_hand.make_secret(walk)
+            for size in asked.sizes:
+                measure_by_hand(walk, size, rows)
     table = markdown(rows)
     print("\n" + table + "\n" + growth(rows))
     if asked.write:
-        PAGE.write_text(page(table, growth(rows)))
+        (CEPH_PAGE if asked.ceph else PAGE).write_text((ceph_page if asked.ceph else page)(table, growth(rows)))
+
+
+@contextlib.contextmanager
+def ground(ceph: bool) -> Iterator[Walk]:
+    if not ceph:
+        with Walk() as walk:
+            yield walk
+    else:
+        with Ceph(store="bluestore", size=8 << 30) as cluster, CephWalk(RbdPool(cluster, namespace="")) as walk:
+            yield walk
+
+
+def measure_by_hand(walk: CephWalk, size: int, rows: list[Row]) -> None:
+    for label, act in (("attach", by_hand.attach), ("detach", by_hand.detach)):
+        before, began = os.times(), time.monotonic()
+        act(walk, size)
+        rows.append(Row(f"{label} with rbd and virsh", size, 0, 0, time.monotonic() - began, cpu_since(before)))
+        print("  ".join(rows[-1].cells()), flush=True)
+    by_hand.clear(walk, size)
 
 
 def measure(walk: Walk, size: int, rows: list[Row], loop: bool) -> None:
@@ -83,11 +112,16 @@ def measure(walk: Walk, size: int, rows: list[Row], loop: bool) -> None:
 def note(rows: list[Row], label: str, size: int, play: Any) -> None:
     before, began = os.times(), time.monotonic()
     played = must(play())
-    wall, after = time.monotonic() - began, os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    wall, cpu = time.monotonic() - began, cpu_since(before)
     ran = [task for task in played.tasks if task["status"] != "skipped"]
     rows.append(Row(label, size, len(ran), sum(played.module_runs().values()), wall, cpu))
     print("  ".join(rows[-1].cells()), flush=True)
+
+
+def cpu_since(before: os.times_result) -> float:
+    """Seconds of processor of all that was run and has ended since."""
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def must(played: Played) -> Played:
@@ -111,14 +145,41 @@ def growth(rows: list[Row]) -> str:
     for row in (r for r in rows if r.play == "attach with loop"):
         ours = next(r for r in rows if r.play == "attach" and r.count == row.count)
         said.append(f"- {row.count} attachments: the loop takes {row.wall / ours.wall:.1f} times as long as `stackless.block.attach`.")
+    for row in (r for r in rows if r.play.endswith("with rbd and virsh")):
+        ours = next(r for r in rows if r.play == row.play.split()[0] and r.count == row.count)
+        said.append(f"- {row.count} attachments: {row.play} takes {row.wall / ours.wall:.2f} times as long as `stackless.block.{ours.play}`.")
+    for label in dict.fromkeys(row.play for row in rows if len(rows) > 1 and row.count >= 10):
+        mine = [row for row in rows if row.play == label and row.count >= 10]
+        ratio = (mine[-1].wall / mine[-1].count) / (mine[0].wall / mine[0].count)
+        said.append(f"- {label}: one of {mine[-1].count} costs {ratio:.2f} times what one of {mine[0].count} costs.")
     return "\n".join(said)
 
 
+def machine() -> str:
+    return f"{os.cpu_count()} cores, Python {platform.python_version()}, Linux {platform.release().split('-')[0]}"
+
+
+def ceph_page(table: str, ratios: str) -> str:
+    return f"""# What the walk costs with Ceph
+
+Made by `make bench-ceph` (`.venv/bin/python -m tests.bench --ceph --write`) on a machine with {machine()}.
+A real Ceph cluster of one monitor and one OSD (bluestore in a file), one compute host with a real libvirtd, all local; the
+instances are paused QEMU guests of 16 MiB, one for each attachment, with the disks on their SCSI controller. "attach" makes the
+volumes too. "with rbd and virsh" (tests/bench/by_hand.py) is `rbd create` and `virsh attach-device`, or `virsh detach-device`, once
+per volume, with the secret made before: no look, no record, no second run, no way back. Controller CPU is the user and system
+time of ansible-playbook, or of the shell, and all it starts; the daemons are not in it. Times are of one run and of one machine;
+the ratios below are what to compare.
+
+{table}
+
+{ratios}
+"""
+
+
 def page(table: str, ratios: str) -> str:
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, Linux {platform.release().split('-')[0]}"
     return f"""# What the walk costs
 
-Made by `make bench` (`.venv/bin/python -m tests.bench --write`) on a machine with {machine}.
+Made by `make bench` (`.venv/bin/python -m tests.bench --write`) on a machine with {machine()}.
 One storage host with a real tgtd, one compute host with a real libvirtd, both local; the instances are paused
 QEMU guests of 16 MiB, one for each attachment, with the disks on their SCSI controller. "attach" makes the volumes
 too. "attach with loop" is tests/bench/loop.yml: the same modules, one task run per volume. Controller CPU is the

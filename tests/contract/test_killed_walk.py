@@ -10,13 +10,14 @@ import re
 
 import pytest
 
-from tests.rig.walk import Walk, plain
+from tests.rig.pools import RbdPool
+from tests.rig.walk import CephWalk, Walk, plain
 
 WISH = {"volumes": [{"name": "db-data", "size_gib": 1}], "attachments": [{"volume": "db-data", "instance": "web-1", "bus": "scsi"}]}
 BACK = {"attachments": WISH["attachments"]}
 GONE = {"volumes": [{"name": "db-data"}], "volume_state": "absent"}
 
-# Every step of both ways, in order; test_the_table_is_the_walk holds it against an undisturbed run.
+# Every step of both ways, in order, through an export; test_the_table_is_the_walk holds it against an undisturbed run.
 ATTACH = [
     "record volume db-data as creating",
     "allocate 1 GiB for volume db-data",
@@ -46,9 +47,29 @@ DETACH = [
 ]
 
 
+# A volume in a Ceph pool is made with its record, and nothing is exported.
+ATTACH_RBD = [
+    *ATTACH[:4],
+    "initialize volume db-data for web-1",
+    ATTACH[9],
+    "set the Ceph secret ID",
+    *ATTACH[11:],
+]
+DETACH_RBD = [*DETACH[:3], "remove the Ceph secret ID", *DETACH[4:6], DETACH[9]]
+
+WAYS = {"file": (ATTACH, DETACH), "rbd": (ATTACH_RBD, DETACH_RBD)}
+CASES = [pytest.param(driver, step, id=f"{driver}-{name}") for driver, (attach, _detach) in WAYS.items() for step, name in enumerate(attach, 1)]
+
+
 @pytest.fixture(scope="module")
-def walk():
-    with Walk() as ground:
+def walk(request):
+    """The ground for volumes of the driver that a test asks for."""
+    if request.param == "file":
+        made = Walk()
+    else:
+        made = CephWalk(RbdPool(request.getfixturevalue("ceph"), namespace=""))
+    with made as ground:
+        ground.driver = request.param
         ground.libvirtd.paused_domain("web-1")
         yield ground
 
@@ -85,24 +106,26 @@ def anonymous(step):
     return plain(step).replace("an-id", "ID")
 
 
-def test_the_table_is_the_walk(undisturbed):
-    assert [anonymous(step) for step in undisturbed["attach"]] == ATTACH
-    assert [anonymous(step) for step in undisturbed["detach"]] == DETACH
+@pytest.mark.parametrize("walk", WAYS, indirect=True)
+def test_the_table_is_the_walk(walk, undisturbed):
+    attach, detach = WAYS[walk.driver]
+    assert [anonymous(step) for step in undisturbed["attach"]] == attach
+    assert [anonymous(step) for step in undisturbed["detach"]] == detach
 
 
-@pytest.mark.parametrize("step", range(1, len(ATTACH) + 1), ids=ATTACH)
+@pytest.mark.parametrize("walk, step", CASES, indirect=["walk"])
 def test_killed_on_the_way_there_and_on_the_way_back(walk, undisturbed, step):
     killed(walk, "attach", WISH, step)
     good(walk.play("attach", **WISH))
     assert walk.traces() == undisturbed["attached"]
-    killed(walk, "detach", BACK, min(step, len(DETACH)))
+    killed(walk, "detach", BACK, min(step, len(WAYS[walk.driver][1])))
     good(walk.play("detach", **BACK))
     assert walk.traces() == undisturbed["detached"]
     good(walk.play("volume", **GONE))
     assert walk.traces() == undisturbed["empty"]
 
 
-@pytest.mark.parametrize("step", range(1, len(ATTACH) + 1), ids=ATTACH)
+@pytest.mark.parametrize("walk, step", CASES, indirect=["walk"])
 def test_killed_and_given_up(walk, undisturbed, step):
     """Who gives up instead of going on gets a clean machine as well."""
     killed(walk, "attach", WISH, step)

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""`make demo`: a volume finds its way into a running guest, and back.
+"""`make demo`: a volume finds its way into a running guest, and back; `make demo-ceph`: the same with a Ceph cluster.
 
-python -m tests.demo [--keep | --stop]
+python -m tests.demo [--ceph] [--keep | --stop]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 from tests.demo.story import Story
 from tests.rig.collection import ROOT
 from tests.rig.guest import GuestError
-from tests.rig.stage import Stage, StageError, end_kept
+from tests.rig.stage import CephStage, Stage, StageError, end_kept
 
 LOG, KEPT = ROOT / ".cache" / "demo.log", ROOT / ".cache" / "demo"
 VOLUME, INSTANCE, SIZE_GIB = "db-data", "web-1", 1
@@ -33,6 +33,7 @@ def main() -> int:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--keep", action="store_true", help="leave everything running to play with")
     way.add_argument("--stop", action="store_true", help="end what an earlier --keep left running")
+    parser.add_argument("--ceph", action="store_true", help="the volume is in the pool of a Ceph cluster")
     asked = parser.parse_args()
     if os.geteuid() != 0:
         print("the demo starts a tgtd and a libvirtd of its own, which needs root; use `make demo`", file=sys.stderr)
@@ -45,11 +46,11 @@ def main() -> int:
     # Ctrl-C and a plain kill both unwind the stack that ends what was started
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, signal.default_int_handler)
-    return tell(asked.keep)
+    return tell(CephStage(LOG) if asked.ceph else Stage(LOG), asked.keep)
 
 
-def tell(keep: bool) -> int:
-    story, stage = Story(), Stage(LOG)
+def tell(stage: Stage, keep: bool) -> int:
+    story = Story()
     story.title("stackless.block: a volume finds its way into a running guest, and back")
     try:
         hosts(story, stage)
@@ -80,9 +81,8 @@ def hosts(story: Story, stage: Stage) -> None:
     with story.chapter("Two hosts, played by this machine"):
         stage.open_hosts()
         stage.write_inventory()
-        ip, port = stage.tgtd.portals[0]
-        story.says("storage-1", f"tgtd, process {stage.tgtd.pid}, portal {ip}:{port}\nvolumes are files in {stage.volumes}")
-        story.says("compute-1", f"libvirtd, process {stage.libvirtd.pid}, no kernel module for iSCSI")
+        story.says("storage-1", stage.introduced())
+        story.says("compute-1", f"libvirtd, process {stage.libvirtd.pid}, no kernel module for the storage")
 
 
 def guest(story: Story, stage: Stage) -> None:
@@ -127,13 +127,12 @@ def same_bytes(story: Story, stage: Stage) -> None:
         stage.guest.run(f"{make} && dd if=/written of=/dev/{disk} bs=1M conv=fsync 2>/dev/null", timeout=60)
         wrote = stage.guest.run("sha256sum </written").split()[0]
         story.says(INSTANCE, f"a line of text and {MIB} MiB of noise, sha256 {wrote[:16]}…")
-        with stage.record()["path"].open("rb") as data:
-            line = data.readline(200)
-            data.seek(0)
-            read = hashlib.sha256(data.read(len(line) + (MIB << 20))).hexdigest()
-        story.says("storage-1", f"{stage.record()['path'].name[:15]}… begins with {line.decode(errors='replace').strip()!r}, sha256 {read[:16]}…")
+        volume = stage.record()["id"]
+        data = stage.bytes_of(volume, len(WORDS) + 1 + (MIB << 20))
+        line, read = data.partition(b"\n")[0][:200], hashlib.sha256(data).hexdigest()
+        story.says("storage-1", f"volume-{volume[:8]}… begins with {line.decode(errors='replace')!r}, sha256 {read[:16]}…")
         if read != wrote:
-            raise StageError(f"the backing file holds other bytes: sha256 {read}, the guest wrote {wrote}")
+            raise StageError(f"the volume holds other bytes: sha256 {read}, the guest wrote {wrote}")
         story.proves("the same bytes")
 
 
@@ -149,8 +148,7 @@ def detach(story: Story, stage: Stage) -> None:
     with story.chapter("And backwards"):
         played(story, stage, "detach")
         story.says(INSTANCE, stage.guest.wait_for(r"^DISK-DEL \w+\n").group(0))
-        record = stage.record()
-        exports = sorted(path.name for path in stage.tgtd.config_dir.iterdir())
+        record, exports = stage.record(), stage.exports()
         if record["status"] != "available" or exports:
             raise StageError(f"after the detach the volume is {record['status']} and {exports or 'nothing'} is exported")
         story.says("storage-1", f"volume {record['id']}, {record['status']}, no export left")
@@ -159,19 +157,19 @@ def detach(story: Story, stage: Stage) -> None:
 
 def stop(story: Story, stage: Stage) -> None:
     with story.chapter("Curtain"):
-        pids = [stage.tgtd.pid, stage.libvirtd.pid]
+        pids = [*(pid for pid, _directory in stage.storage_processes()), stage.libvirtd.pid]
         stage.close()
         left = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
         if left or stage.directory.exists():
             raise StageError(f"still there: processes {left}, {stage.directory}")
-        story.says("", "guest, libvirtd and tgtd have ended, their files are gone")
+        story.says("", "the guest and all daemons have ended, their files are gone")
 
 
 def left_running(story: Story, stage: Stage) -> None:
     stage.keep(KEPT)
     story.title("It runs on. Some things to try:")
     story.types(f"virsh -c '{stage.libvirtd.uri}' domblklist {INSTANCE}")
-    story.types(f"cat {stage.record()['path']}.json")
+    story.types(stage.look_at_record())
     story.types(f"tail -f {stage.guest.log}")
     story.types(stage.command("detach"))
     story.types(stage.command("attach") + " --check --diff")

@@ -136,6 +136,10 @@ class Ceph:
         """The option `backend` for the pool of this cluster."""
         return {"driver": "rbd", "pool": self.pool, "conf": str(self.conf), "timeout": 5}
 
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._running.values()]
+
     # ---- daemons
 
     def start(self) -> None:
@@ -168,6 +172,11 @@ class Ceph:
             caps = [word for what, cap in may.items() for word in ("--cap", what, cap)]
             run("ceph-authtool", "-C", str(own), "--gen-key", "-n", name, *caps)
             run("ceph-authtool", str(everybody), *([] if everybody.exists() else ["-C"]), "--import-keyring", str(own))
+
+    def key(self, user: str) -> str:
+        """The key of a user, as its keyring has it."""
+        text = (self.directory / f"{user}.keyring").read_text()
+        return next(line.partition("=")[2].strip() for line in text.splitlines() if line.strip().startswith("key"))
 
     def launch(self, name: str) -> None:
         """Starts one daemon (mon, osd or mgr) that does not run."""

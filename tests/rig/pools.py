@@ -76,6 +76,14 @@ class RbdPool:
         with self.open() as io:
             return sorted([*rbd.RBD().list(io), *(f"({one['name']})" for one in rbd.RBD().trash_list(io))])
 
+    def records(self) -> list[str]:
+        """The texts of all records, in the order of their images."""
+        texts = []
+        for name in self.images():
+            with self.image(name, read_only=True) as image:
+                texts.append(image.metadata_get("stackless.record"))
+        return texts
+
     def image(self, name: str, **options: Any) -> Any:
         """An open image, as a context manager: another's hand."""
         import contextlib

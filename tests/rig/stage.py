@@ -2,10 +2,10 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A stage for the walk: a storage host (tgtd, a directory), a compute host (libvirtd, one guest), and Ansible set up for both.
+"""A stage for the walk: a storage host (tgtd and a directory, or a Ceph cluster), a compute host (libvirtd, one guest), and Ansible set up for both.
 
-    python -m tests.rig.stage up LINK       makes one, with LINK pointing to its directory, and leaves it running
-    python -m tests.rig.stage down LINK     ends that one; nothing to do when there is none
+    python -m tests.rig.stage up LINK [ceph]    makes one, with LINK pointing to its directory, and leaves it running
+    python -m tests.rig.stage down LINK         ends that one; nothing to do when there is none
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.rig.ceph import Ceph
 from tests.rig.collection import ROOT, collections_path
 from tests.rig.guest import Guest
 from tests.rig.libvirtd import Libvirtd
+from tests.rig.pools import RbdPool
 from tests.rig.tgtd import Tgtd
 
 IMAGE = ROOT / ".cache" / "guest"
@@ -39,7 +41,7 @@ class StageError(Exception):
 class Stage:
     """The private daemons, the guest and the inventory; `close` ends them, in the opposite order, whatever has happened.
 
-    `log` gets what playbooks and the guest have said.
+    The storage host has a tgtd and volumes in files. `log` gets what playbooks and the guest have said.
     """
 
     def __init__(self, log: Path) -> None:
@@ -49,7 +51,6 @@ class Stage:
         self.opened.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self.volumes = self.directory / "volumes"
         self.volumes.mkdir(mode=0o700)
-        self.tgtd: Tgtd
         self.libvirtd: Libvirtd
         self.guest: Guest
         self.log = log
@@ -57,9 +58,7 @@ class Stage:
         log.write_text("")
 
     def open_hosts(self) -> None:
-        self.tgtd = Tgtd()
-        self.opened.callback(self.tgtd.stop)
-        self.tgtd.start()
+        self.open_storage()
         self.libvirtd = Libvirtd()
         self.opened.callback(self.libvirtd.stop)
         self.libvirtd.start()
@@ -81,17 +80,11 @@ class Stage:
     # ---- Ansible
 
     def write_inventory(self) -> None:
-        storage = {
-            "backend": {"driver": "file", "path": str(self.volumes)},
-            "iscsi_target_helper": "tgt",
-            "iscsi_portals": self.tgtd.portal_options,
-            "iscsi_tgt": self.tgtd.options,
-        }
         compute = {"libvirt_uri": self.libvirtd.uri, "connector_host": "compute-1", "connector_ip": "127.0.0.1", "volume_transport": "qemu"}
         here = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
         hosts = {
             "all": {"vars": here},
-            "storage": {"hosts": {"storage-1": storage}},
+            "storage": {"hosts": {"storage-1": self.storage_variables()}},
             "compute": {"hosts": {"compute-1": compute}},
         }
         # JSON is YAML, and needs no library
@@ -122,25 +115,97 @@ class Stage:
             raise StageError(f"the playbook {playbook} ended with {done.returncode}:\n{last_words(done.stdout)}")
         return {host: int(changed) for host, _ok, changed, _unreachable, _failed in RECAP.findall(done.stdout)}
 
-    # ---- the one volume
+    # ---- the storage, and the one volume on it
+
+    def open_storage(self) -> None:
+        self.tgtd = Tgtd()
+        self.opened.callback(self.tgtd.stop)
+        self.tgtd.start()
+
+    def storage_variables(self) -> dict[str, Any]:
+        """The variables of the storage host; `traces` are the directories where a walk leaves something."""
+        return {
+            "backend": {"driver": "file", "path": str(self.volumes)},
+            "iscsi_target_helper": "tgt",
+            "iscsi_portals": self.tgtd.portal_options,
+            "iscsi_tgt": self.tgtd.options,
+            "traces": [str(self.volumes), str(self.tgtd.config_dir)],
+        }
+
+    def storage_processes(self) -> list[tuple[int, Path]]:
+        """The storage host's daemons, each with the directory that goes with it."""
+        return [(self.tgtd.pid, self.tgtd.directory)]
+
+    def introduced(self) -> str:
+        """The storage host in its own words."""
+        ip, port = self.tgtd.portals[0]
+        return f"tgtd, process {self.tgtd.pid}, portal {ip}:{port}\nvolumes are files in {self.volumes}"
 
     def record(self) -> dict[str, Any]:
-        """The volume's record, as the storage keeps it beside the data."""
-        found = list(self.volumes.glob("volume-*.json"))
+        """The volume's record, as the storage keeps it with the data."""
+        return json.loads(self._one(sorted(self.volumes.glob("volume-*.json"))).read_text())
+
+    def bytes_of(self, volume_id: str, size: int) -> bytes:
+        """What the volume begins with."""
+        with (self.volumes / f"volume-{volume_id}").open("rb") as data:
+            return data.read(size)
+
+    def exports(self) -> list[str]:
+        return sorted(path.name for path in self.tgtd.config_dir.iterdir())
+
+    def look_at_record(self) -> str:
+        """The command with which a person sees the record."""
+        return f"cat {self._one(sorted(self.volumes.glob('volume-*.json')))}"
+
+    def _one(self, found: list[Any]) -> Any:
         if len(found) != 1:
-            raise StageError(f"{self.volumes} holds {len(found)} volume records instead of one")
-        return {"path": found[0].with_suffix(""), **json.loads(found[0].read_text())}
+            raise StageError(f"the storage holds {len(found)} volumes instead of one")
+        return found[0]
 
     # ---- kept running
 
     def keep(self, link: Path) -> None:
         """Lets everything run on; `link` points to the stage's directory, and beside it stands what to end later."""
         self.opened.pop_all()
-        pids = [self.tgtd.pid, self.libvirtd.pid, *processes_with(self.guest.domain.UUIDString())]
-        directories = [str(self.directory), str(self.tgtd.directory), str(self.libvirtd.directory)]
+        daemons = [*self.storage_processes(), (self.libvirtd.pid, self.libvirtd.directory)]
+        pids = [*(pid for pid, _directory in daemons), *processes_with(self.guest.domain.UUIDString())]
+        directories = [str(self.directory), *(str(directory) for _pid, directory in daemons)]
         link.with_suffix(".json").write_text(json.dumps({"processes": [(pid, born(pid)) for pid in pids], "directories": directories}))
         link.unlink(missing_ok=True)
         link.symlink_to(self.directory)
+
+
+class CephStage(Stage):
+    """The storage host reaches a Ceph cluster, and has volumes in a pool of it."""
+
+    def open_storage(self) -> None:
+        self.ceph = Ceph(store="bluestore")
+        self.opened.callback(self.ceph.stop)
+        self.ceph.start()
+        self.pool = RbdPool(self.ceph, namespace="")
+
+    def storage_variables(self) -> dict[str, Any]:
+        return {"backend": self.pool.backend, "traces": []}
+
+    def storage_processes(self) -> list[tuple[int, Path]]:
+        return [(pid, self.ceph.directory) for pid in self.ceph.pids]
+
+    def introduced(self) -> str:
+        pids = " and ".join(map(str, self.ceph.pids))
+        return f"a Ceph cluster of one monitor, {self.ceph.ip}, and one OSD, processes {pids}\nvolumes are images in its pool {self.ceph.pool}"
+
+    def record(self) -> dict[str, Any]:
+        return json.loads(self._one(self.pool.records()))
+
+    def bytes_of(self, volume_id: str, size: int) -> bytes:
+        with self.pool.image(f"volume-{volume_id}", read_only=True) as image:
+            return image.read(0, size)
+
+    def exports(self) -> list[str]:
+        return []
+
+    def look_at_record(self) -> str:
+        return f"rbd -c {self.ceph.conf} --id cinder image-meta list {self.ceph.pool}/volume-{self.record()['id']}"
 
 
 def end_kept(link: Path) -> int:
@@ -196,12 +261,12 @@ def last_words(output: str) -> str:
     return "\n".join(line[:600] for line in (errors or output.splitlines()[-15:]))
 
 
-def main(act: str, place: str) -> None:
+def main(act: str, place: str, kind: str = "tgt") -> None:
     link = Path(place)
     end_kept(link)
     if act == "down":
         return
-    stage = Stage(link.with_suffix(".log"))
+    stage = (CephStage if kind == "ceph" else Stage)(link.with_suffix(".log"))
     try:
         stage.open_hosts()
         stage.open_guest("web-1")

@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 
 from tests.rig.collection import collections_path
 from tests.rig.libvirtd import Libvirtd
+from tests.rig.pools import RbdPool
 from tests.rig.tgtd import Tgtd
 
 HERE = Path(__file__).parent
@@ -129,10 +130,14 @@ class Walk(Plays):
     def libvirtd(self) -> Libvirtd:
         return self.libvirtds[0]
 
+    @property
+    def backend(self) -> dict[str, Any]:
+        return {"driver": "file", "path": str(self.volumes)}
+
     def write_inventory(self, **storage: Any) -> None:
         """(Re)writes the inventory; `storage` replaces variables of the storage host."""
         store = {
-            "backend": {"driver": "file", "path": str(self.volumes)},
+            "backend": self.backend,
             "iscsi_portals": self.tgtd.portal_options,
             "iscsi_tgt": self.tgtd.options,
             **storage,
@@ -186,6 +191,25 @@ class Walk(Plays):
             elif account and line.startswith("        "):
                 kept.append("an account")
         return sorted(kept)
+
+
+class CephWalk(Walk):
+    """The same ground with its volumes in the pool of a Ceph cluster."""
+
+    def __init__(self, pool: RbdPool, computes: int = 1) -> None:
+        self.pool = pool
+        super().__init__(computes)
+
+    @property
+    def backend(self) -> dict[str, Any]:
+        return self.pool.backend
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(text) for text in self.pool.records()]
+
+    def traces(self) -> dict[str, Any]:
+        records = sorted(re.sub(r'"image": "[0-9a-f]+"', "", plain(text)) for text in self.pool.records())
+        return {**super().traces(), "volumes": records, "files": [plain(name) for name in self.pool.images()]}
 
 
 def disks(domain: Any) -> dict[str, Any]:

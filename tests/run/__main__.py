@@ -94,7 +94,9 @@ def steps() -> list[Step]:
         pytest("contract", "modules on a real tgtd, libvirtd, QEMU and Ceph", *contracts, timeout=1200),
         pytest("ceph", "RBD on real Ceph clusters, volumes and disks: kills, watchers, full pools, silence", *ceph, timeout=900),
         molecule("molecule", "the walk: converge, again, check mode, backwards", "walk"),
+        molecule("molecule-ceph", "the same with a Ceph cluster", "ceph"),
         Step("demo", "the story a newcomer sees", [*python, "tests.demo"], 300),
+        Step("demo-ceph", "the same story with a Ceph cluster", [*python, "tests.demo", "--ceph"], 300),
         molecule("lab-play", "the same walk in the lab, through the kernel", "lab", lab=True),
     ]
 

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import contextlib
 import dataclasses
 
@@ -18,6 +20,8 @@ MONITORS = {"mons": [{"public_addrs": {"addrvec": [{"type": "v2", "addr": "192.0
 
 class FakeCluster:
     keyring = ""
+    fsid = "f51d0000-0000-4000-8000-000000000001"
+    key: Any = None
 
     def __init__(self) -> None:
         self.found: dict[str, Image] = {}  # by key

@@ -14,6 +14,7 @@ from ansible_collections.stackless.block.plugins.module_utils._errors import Con
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import attachment_result
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Volume, attachment_from, status_of
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import ACTIONS, AttachmentWish, plan_attachment
+from ansible_collections.stackless.block.plugins.module_utils._volumes import VolumeBackend
 
 MINE = Attachment(id="a1", instance="web-1", host="compute-1")
 OTHER = Attachment(id="a2", instance="web-2", host="compute-2")
@@ -26,6 +27,14 @@ class Records:
 
     def __init__(self, volume):
         self.volume = volume
+        self.open_at = ["192.0.2.7:0/1"]
+
+    def clients(self, volume, attachment):
+        return tuple(self.open_at)
+
+    def fence(self, volume, clients):
+        assert volume == self.volume and list(clients) == self.open_at
+        self.open_at = []
 
     def swap(self, before, after):
         assert self.volume == before
@@ -47,6 +56,7 @@ def act(action, have, **changes):
     for step in plan.acts:
         step.act(*step.args)
     assert records.volume == plan.after
+    assert records.open_at == [] or action != "fence" or plan.after == have, "a client was not fenced"
     again = plan_attachment(wish(action, **changes), {"db": plan.after}, records)
     assert not again.acts, "the same action a second time still wants to write"
     return plan.after
@@ -62,6 +72,7 @@ LIFE = {
     },
     "roll_detaching": {None: Conflict, "reserved": Conflict, "attaching": Conflict, "attached": "attached", "detaching": "attached", "detached": Conflict},
     "give_up": {None: None, "reserved": "reserved", "attaching": "reserved", "attached": Conflict, "detaching": Conflict, "detached": "detached"},
+    "fence": {None: None, "reserved": "detached", "attaching": "detached", "attached": "detached", "detaching": "detached", "detached": "detached"},
     "terminate": {None: None, "reserved": "detached", "attaching": "detached", "attached": Conflict, "detaching": "detached", "detached": "detached"},
     "release": {None: None, "reserved": Refused, "attaching": Refused, "attached": Refused, "detaching": Refused, "detached": None},
 }  # fmt: skip
@@ -83,6 +94,19 @@ def test_life(action, status):
     got = after.attachment("web-1")
     assert (got and got.status) == expected
     assert after.status == status_of(after.attachments)
+
+
+def test_the_proof_comes_before_the_record_says_it():
+    plan = plan_attachment(wish("fence"), {"db": volume(MINE)}, Records(volume(MINE)))
+    assert [step.name for step in plan.acts] == ["keep 192.0.2.7:0/1 of compute-1 from volume db for good", "take volume db from web-1"]
+
+
+def test_a_storage_that_can_not_keep_a_host_away_refuses():
+    class Plain(VolumeBackend):
+        where = "/pool"
+
+    with pytest.raises(Refused, match="can't be taken from compute-1 without its help"):
+        plan_attachment(wish("fence"), {"db": volume(MINE)}, Plain())
 
 
 @pytest.mark.parametrize("other", ["reserved", "attaching", "attached", "detaching", "detached"])

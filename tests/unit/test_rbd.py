@@ -14,11 +14,12 @@ import os
 
 import pytest
 from ansible_collections.stackless.block.plugins.module_utils._errors import Busy, Conflict, Failed, Invalid, Refused, StorageError
+from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
 from ansible_collections.stackless.block.plugins.module_utils._model.pool import pool_advice, pool_result
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Volume
 from ansible_collections.stackless.block.plugins.module_utils._plan_volume import VolumeWish, plan_volume
 from ansible_collections.stackless.block.plugins.module_utils._volumes import _rbd_pool as figures
-from ansible_collections.stackless.block.plugins.module_utils._ceph import Place, _why_not
+from ansible_collections.stackless.block.plugins.module_utils._ceph import Place, _holders, _key_in, _why_not
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import Image, record_text, volume_of, volumes_in
 from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd import RbdBackend
 
@@ -443,11 +444,92 @@ def test_connection_info_is_what_cinder_tells_nova():
         "driver_volume_type": "rbd",
         "data": {
             "name": f"volumes/volume-{ID}", "hosts": ["192.0.2.1"], "ports": ["6789"], "auth_enabled": True, "auth_username": "cinder",
-            "secret_type": "ceph", "volume_id": ID, "discard": True,
+            "secret_type": "ceph", "secret_uuid": subject.connection_info(found["db"])["data"]["secret_uuid"], "volume_id": ID, "discard": True,
         },
     }  # fmt: skip
     other = RbdBackend({"pool": "volumes", "namespace": "shop", "user": "eve"}, open_cluster=lambda place: FakeCluster())
     assert other.locate(ID) == f"rbd:volumes/shop/volume-{ID}" and other.connection_info(found["db"])["data"]["name"] == f"volumes/shop/volume-{ID}"
+
+
+def test_a_secret_is_one_for_each_user_of_a_cluster_unless_it_is_named():
+    def told(**options):
+        subject = RbdBackend({"pool": "volumes", **options}, open_cluster=lambda place: FakeCluster())
+        subject.observe()
+        return subject.connection_info(Volume("db", ID, GIB))["data"]["secret_uuid"]
+
+    assert told() == told(namespace="shop") != told(user="eve")
+    assert told(secret_uuid="5C000000-0000-4000-8000-000000000001") == "5c000000-0000-4000-8000-000000000001"
+    with pytest.raises(Invalid, match="can't be the backend.secret_uuid"):
+        told(secret_uuid="mine")
+
+
+def test_credentials_are_the_users_key_and_none_where_nobody_may_read_it():
+    cluster = FakeCluster()
+    subject = RbdBackend({"pool": "volumes"}, open_cluster=lambda place: cluster)
+    subject.observe()
+    assert subject.credentials() == []
+    cluster.key = Secret("a key")
+    (found,) = subject.credentials()
+    assert (found["username"], found["password"]) == ("cinder", "a key")
+    assert found["secret_uuid"] == subject.connection_info(Volume("db", ID, GIB))["data"]["secret_uuid"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[client.cinder]\n\tkey = AQD==\n\tcaps mon = \"profile rbd\"\n", "AQD=="),
+        ("[client.admin]\nkey = no\n\n[client.cinder]\n  key=AQD==\n", "AQD=="),
+        ("[client.cinder2]\nkey = no\n", None),
+        ("\xff no keyring", None),
+    ],
+)
+def test_the_key_is_read_from_the_keyring(tmp_path, text, key):
+    path = tmp_path / "keyring"
+    path.write_bytes(text.encode("latin-1"))
+    assert _key_in(str(path), "cinder") == key
+    assert _key_in(str(tmp_path / "none"), "cinder") is None
+
+
+def test_who_has_an_image_open():
+    watchers = [{"id": 7, "addr": "192.0.2.7:0/1234"}, {"id": 8, "addr": "[2001:db8::8]:0/99"}]
+    locks = {"lockers": [("client.7", "auto 1", "192.0.2.7:0/1234"), ("client.3", "auto 2", "192.0.2.3:0/1"), ("client.4", "mine", "192.0.2.4:0/1")]}
+    assert _holders(watchers, {}) == ("192.0.2.7 (client.7)", "2001:db8::8 (client.8)")
+    assert _holders(watchers[:1], locks) == ("192.0.2.4 (client.4)", "192.0.2.7 (client.7)")
+
+
+class TestLostHosts:
+    HERE, THERE = "192.0.2.7:0/1", "192.0.2.8:0/2"
+
+    def volume(self, *others):
+        attachments = [Attachment(f"a{n}", f"web-{n}", f"c{n}", ip=ip) for n, ip in enumerate(("192.0.2.7", *others))]
+        return Volume("db", ID, GIB, attachments=tuple(attachments), status="in-use")
+
+    def clients(self, volume, *open_at):
+        subject = made("available")
+        subject.observe()
+        subject.cluster.clients = lambda image: list(open_at)
+        return subject.clients(volume, volume.attachments[0])
+
+    def test_who_has_the_image_open_is_the_lost_host_where_nobody_else_may(self):
+        assert self.clients(self.volume(), self.HERE, "198.51.100.1:0/9") == (self.HERE, "198.51.100.1:0/9")
+        assert self.clients(self.volume()) == ()
+
+    def test_others_that_share_the_volume_are_left_alone(self):
+        assert self.clients(self.volume("192.0.2.8"), self.HERE, self.THERE) == (self.HERE,)
+
+    def test_a_client_that_could_be_anybodys_is_told(self):
+        with pytest.raises(Refused, match="198.51.100.1:0/9 too, and nobody knows whose they are"):
+            self.clients(self.volume("192.0.2.8"), self.HERE, "198.51.100.1:0/9")
+
+    def test_it_is_certain_only_when_the_image_is_not_open_any_more(self):
+        subject, blocked = made("available"), []
+        volume = subject.observe()["db"]
+        left = [[self.HERE], []]
+        subject.cluster.clients, subject.cluster.block = lambda image: left.pop(0), blocked.append
+        with pytest.raises(Busy, match="though on the cluster's blocklist"):
+            subject.fence(volume, (self.HERE,))
+        subject.fence(volume, (self.HERE,))
+        assert blocked == [(self.HERE,)] * 2
 
 
 def test_monitors_of_ipv6_and_of_the_second_protocol_alone():

@@ -333,3 +333,60 @@ def test_volumes_go_home():
         _walk.volumes(wishes, ["s1", "s2"])
     with pytest.raises(ValueError, match="names s9, which is none"):
         _walk.volumes([{"name": "a", "storage_host": "s9"}], ["s1"])
+
+
+class TestCeph:
+    """A volume in a Ceph pool: nothing is exported, QEMU is a client of the cluster."""
+
+    AT = {"name": "volumes/volume-v1", "hosts": ["192.0.2.1", "::1"], "ports": ["6789", "6790"], "auth_username": "cinder", "secret_uuid": "s"}
+    INFO = {"driver_volume_type": "rbd", "data": AT}
+    IMAGE = {
+        "type": "network", "protocol": "rbd", "image": "volumes/volume-v1", "secret_uuid": "s",
+        "monitors": [{"ip": "192.0.2.1", "port": 6789}, {"ip": "::1", "port": 6790}],
+    }  # fmt: skip
+
+    def placed(self, **more):
+        return place({**WISH, **more}, drivers={"s1": "rbd"}, transports={"c1": "qemu"})
+
+    def initialized(self):
+        answer = {**WISH, "changed": True, "steps": ["initialize"]}
+        keys = [{"secret_uuid": "other", "password": "no"}, {"secret_uuid": "s", "username": "cinder", "password": "key"}]
+        return _walk.merge(reserved(self.placed(), connection_info=self.INFO), "initialize", {"s1": {"results": [answer], "credentials": keys}})
+
+    def test_travels_by_rbd_and_by_nothing_else(self):
+        assert self.placed()[0]["transport"] == self.placed(transport="rbd")[0]["transport"] == "rbd"
+        assert reason(self.placed(transport="host")[0]) == "transport host is not one of driver rbd; choose one of rbd, or leave it out"
+        assert "transport rbd is not one of driver lvm; choose one of host, qemu, local" in reason(place({**WISH, "transport": "rbd"}, drivers={"s1": "lvm"})[0])
+        assert place(WISH, storage=("c1",), drivers={"c1": "rbd"})[0]["transport"] == "rbd"
+
+    def test_needs_no_export_and_no_login(self):
+        attachments = self.initialized()
+        for step in ("export", "acl", "login", "logout", "deny", "withdraw"):
+            assert _walk.items(attachments, step, "s1") == _walk.items(attachments, step, "c1") == []
+        assert _walk.items(reserved(place(WISH)), "initialize", "s1") == []
+
+    def test_the_disk_is_an_image_with_the_users_key(self):
+        (disk,) = _walk.items(self.initialized(), "attach", "c1")
+        assert disk["source"] == {**self.IMAGE, "username": "cinder", "password": "key"}
+        assert disk["discard"] == "unmap" and "io" not in disk
+
+    def test_a_key_that_the_storage_host_may_not_read_is_left_to_libvirt(self):
+        answer = {"results": [{**WISH, "changed": True, "steps": []}], "credentials": []}
+        after = _walk.merge(reserved(self.placed(), connection_info=self.INFO), "initialize", {"s1": answer})
+        assert "password" not in _walk.items(after, "attach", "c1")[0]["source"]
+
+    def test_the_way_back_names_the_image_and_no_secret(self):
+        (gone,) = _walk.items(self.initialized(), "detach", "c1")
+        assert gone == {"domain": "web-1", "serial": "v1", "state": "absent", "source": self.IMAGE}
+        assert "key" not in str(_walk.outcome(self.initialized()))
+
+
+def test_the_volumes_of_a_lost_host_are_fenced_and_those_that_were_are_released():
+    mine, other = {"instance": "web-1", "host": "c1"}, {"instance": "web-2", "host": "c10"}
+    looks = {"s1": {"volumes": [{"name": "db", "attachments": [mine, other]}, {"name": "log", "attachments": [mine]}]}, "s2": {"msg": "no"}}
+    items = _walk.lost(looks, "s1", "c1")
+    assert items == [{"volume": "db", "instance": "web-1", "action": "fence"}, {"volume": "log", "instance": "web-1", "action": "fence"}]
+    assert _walk.lost(looks, "s2", "c1") == []
+    taken = {"s1": {"results": [{**items[0], "failed": False, "steps": []}, {**items[1], "failed": True, "msg": "no"}]}}
+    assert _walk.lost(looks, "s1", "c1", taken) == [{"volume": "db", "instance": "web-1", "action": "release"}]
+    assert _walk.lost(looks, "s2", "c1", taken) == []

@@ -30,7 +30,7 @@ class Attachment:
     """One volume given to one instance, or on the way there or back.
 
     `status` is reserved, attaching, attached, detaching or detached. `transport` is how the bytes travel: host (its
-    kernel logs in), qemu (QEMU itself does) or local (no export). `target_iqn` is the export that the way back has to
+    kernel logs in), qemu (QEMU itself does), local (no export) or rbd (QEMU is a client of Ceph). `target_iqn` is the export that the way back has to
     take down. `step` and `reason` say where and why a walk stopped, for the person who has to look at it.
     """
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from .._errors import Conflict, Invalid
+from .._errors import Conflict, Invalid, Refused
 from .._model.pool import Pool
-from .._model.volume import Volume
+from .._model.volume import Attachment, Volume
 
 # Keep in sync with doc_fragments/_backend.py
 BACKEND_OPTIONS: t.Dict[str, t.Any] = {
@@ -25,6 +25,7 @@ BACKEND_OPTIONS: t.Dict[str, t.Any] = {
     "user": {"type": "str", "default": "cinder"},
     "conf": {"type": "path", "default": "/etc/ceph/ceph.conf"},
     "keyring": {"type": "path"},
+    "secret_uuid": {"type": "str", "no_log": False},
     "data_pool": {"type": "str"},
     "features": {"type": "list", "elements": "str"},
     "timeout": {"type": "int", "default": 10},
@@ -86,6 +87,21 @@ class VolumeBackend:
     def connection_info(self, volume: Volume) -> t.Dict[str, t.Any]:
         """How a host that has the storage at hand reaches the data, in Cinder's form; asks nobody."""
         return {"driver_volume_type": "local", "data": {"device_path": volume.path}}
+
+    def clients(self, volume: Volume, attachment: Attachment) -> t.Tuple[str, ...]:
+        """Who has the data open for an attachment, by names that `fence` takes; Refused where the storage can't keep a host from it."""
+        raise Refused(
+            f"volume {volume.name} can't be taken from {attachment.host} without its help: this storage can't keep a host from its data; "
+            "bring the host back, and detach the volume"
+        )
+
+    def fence(self, volume: Volume, clients: t.Tuple[str, ...]) -> None:
+        """Keeps these clients from the storage for good; Busy until it is certain that nothing of them can arrive any more."""
+        raise NotImplementedError
+
+    def credentials(self) -> t.List[t.Dict[str, t.Any]]:
+        """What a host needs to be let in, beside the connection_info: secrets, which are handed out only when asked for."""
+        return []
 
     def swap(self, before: t.Optional[Volume], after: t.Optional[Volume]) -> None:
         """Replaces a record by the next one, atomically; None: there is no record.

@@ -26,6 +26,7 @@ except ImportError:
 
 _DIRECTORY = "stackless.names"  # an object beside the images: the lock under which names are given, and notes of who gave one
 _LOCK = "names"
+_FOR_GOOD = 5 * 365 * 86400.0  # seconds on the blocklist, as the csi-addons' NetworkFence takes them: longer than a lost host is remembered
 _META = "metadata_"  # what librbd puts before the keys of image-meta in a header's omap
 _NOT_SHARED = ("journaling", "fast-diff", "object-map", "exclusive-lock")  # what Cinder leaves out where several may write
 
@@ -111,6 +112,18 @@ class Cluster(Client):
             return self.look(image.name)[1]
         except NotFound:
             return ()
+
+    def clients(self, image: Image) -> t.List[str]:
+        """The addresses, with their nonces, of all clients that have the image open for writing."""
+        with self.asked(f"tell who has image {image.name} open"), rbd.Image(self.io, image_id=image.key, read_only=True) as opened:
+            return sorted({one["addr"] for one in opened.watchers_list()})
+
+    def block(self, addresses: t.Sequence[str]) -> None:
+        """Puts clients on the blocklist, and waits until this host, and with it every OSD it speaks to, knows of it."""
+        for address in addresses:
+            self.tell("osd blocklist", blocklistop="add", addr=address, expire=_FOR_GOOD)
+        with self.asked("tell the newest map of its OSDs"):
+            self.client.wait_for_latest_osdmap()
 
     def built_upon(self, image: Image) -> t.Optional[str]:
         """The snapshots and clones of an image, as a person would say it, or None."""

@@ -25,10 +25,11 @@ import time
 import typing as t
 import uuid
 
-from .._ceph import Place
-from .._errors import Busy, Conflict, Failed, Invalid
+from .._ceph import Place, host_of
+from .._errors import Busy, Conflict, Failed, Invalid, Refused
+from .._model.disk import check_uuid
 from .._model.pool import Pool
-from .._model.volume import Volume
+from .._model.volume import Attachment, Volume
 from . import VolumeBackend, overtaken
 from . import _rbd_pool as figures
 from ._rbd_cluster import Cluster
@@ -68,6 +69,7 @@ class RbdBackend(VolumeBackend):
         self._begun: t.Dict[str, str] = {}  # volumes that somebody was making then, by id
         self._answers: t.Dict[str, t.Any] = {}  # of the monitors, since the last look
         self._monitors: t.List[t.Tuple[str, str]] = []
+        self._secret_uuid = check_uuid(options.get("secret_uuid"), "backend.secret_uuid")
 
     # ---- looking
 
@@ -81,7 +83,9 @@ class RbdBackend(VolumeBackend):
         self._images = {t.cast(str, image.volume_id): image for image in images if image.volume_id in ids}
         self._others_bytes = sum(image.size_bytes for image in images if image.volume_id not in ids)
         self.warnings = tuple(wrong)
-        self._monitors = self._monitors or figures.addresses(self._told("mon dump") or {"mons": []})
+        if not self._monitors:
+            self._monitors = figures.addresses(self._told("mon dump") or {"mons": []})
+            self._secret_uuid = self._secret_uuid or secret_uuid(self.place.user, self.cluster.fsid)
         return found
 
     def _told(self, prefix: str, **words: str) -> t.Any:
@@ -139,10 +143,39 @@ class RbdBackend(VolumeBackend):
             "auth_enabled": True,
             "auth_username": self.place.user,
             "secret_type": "ceph",
+            "secret_uuid": self._secret_uuid,
             "volume_id": volume.id,
             "discard": True,
         }
         return {"driver_volume_type": "rbd", "data": data}
+
+    def credentials(self) -> t.List[t.Dict[str, t.Any]]:
+        """The user's key, under the UUID that the connection_info has for it; none where this host may not read it."""
+        key = self.cluster.key
+        return [{"secret_uuid": self._secret_uuid, "username": self.place.user, "password": key.reveal()}] if key else []
+
+    # ---- hosts that are lost
+
+    def clients(self, volume: Volume, attachment: Attachment) -> t.Tuple[str, ...]:
+        """The addresses of the clients on the attachment's host, which is all of them where nobody else may have the image open."""
+        image = self._images.get(volume.id)
+        found = self.cluster.clients(image) if image else []
+        others = {a.ip for a in volume.attachments if a.instance != attachment.instance and a.host != attachment.host and a.status != "detached"}
+        if not others:
+            return tuple(found)
+        mine = tuple(address for address in found if host_of(address) == attachment.ip)
+        strangers = [address for address in found if host_of(address) not in {attachment.ip, *others}]
+        if strangers:
+            raise Refused(f"volume {volume.name} is open at {', '.join(strangers)} too, and nobody knows whose they are; look at rbd status")
+        return mine
+
+    def fence(self, volume: Volume, clients: t.Tuple[str, ...]) -> None:
+        """On the cluster's blocklist; certain when the image's OSD, which has the map with that list, has thrown them out."""
+        self.cluster.block(clients)
+        left = set(clients) & set(self.cluster.clients(self._images[volume.id]))
+        if left:
+            blocked = f"{', '.join(sorted(left))}, though on the cluster's blocklist"
+            raise Busy(f"volume {volume.name} is still open at {blocked}; see with ceph -s what is slow, and run again")
 
     # ---- the record
 
@@ -277,6 +310,11 @@ def _checked(option: str, name: t.Optional[str]) -> str:
     if not name or not _NAME.fullmatch(name) or (option == "user" and name.startswith("client.")):
         raise Invalid(f"backend.{option} is {name!r}; the rbd driver needs the name of {_NAMED[option]}: letters, digits, '.', '_' or '-'")
     return name
+
+
+def secret_uuid(user: str, fsid: str) -> str:
+    """One for each user of a cluster, on whatever host it is looked up. Cinder takes the fsid itself, which leaves no room for a second user."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"ceph://{user}@{fsid}"))
 
 
 def _readable_by_all(path: str) -> bool:
