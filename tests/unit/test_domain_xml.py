@@ -19,6 +19,9 @@ EVIL = "a' b\"<c>&ü/../"
 FILE = Disk("vdb", "virtio", Source("file", path="/srv/" + EVIL), alias="ua-1", serial="1", cache="none")
 TARGET, INITIATOR = "iqn.2026-01.org.example:a", "iqn.2026-01.org.example:c"
 LUN = Disk("sdb", "scsi", Source("network", protocol="iscsi", target_iqn=TARGET, lun=3, portals=(("::1", 3261),), initiator=INITIATOR, username=EVIL))
+UUID = "5c000000-0000-4000-8000-000000000001"
+IMAGE = Source("network", "pool/ns/a", "rbd", portals=(("192.0.2.1", 6789), ("::1", 6790)), username="cinder", secret_uuid=UUID, config="/etc/c.conf")
+RBD = Disk("sdc", "scsi", IMAGE, discard="unmap")
 FULL = dataclasses.replace(FILE, io="native", discard="unmap", read_only=True, shareable=True, iotune=(("read_bytes_sec", 5), ("total_iops_sec", 7)))
 BLOCK = Disk("vdb", "virtio", Source("block", path="/dev/vg/a"))
 
@@ -27,13 +30,13 @@ def domain(*disks: str) -> str:
     return f"<domain><devices>{''.join(disks)}</devices></domain>"
 
 
-@pytest.mark.parametrize("disk", [FILE, LUN, FULL, BLOCK], ids=["file", "lun", "full", "block"])
+@pytest.mark.parametrize("disk", [FILE, LUN, FULL, BLOCK, RBD], ids=["file", "lun", "full", "block", "rbd"])
 def test_a_disk_comes_back_as_it_went(disk: Disk) -> None:
     assert domain_xml.disks_in(domain(domain_xml.disk_xml(disk))) == [disk]
 
 
-@pytest.mark.parametrize("disk", [FILE, LUN, FULL], ids=["file", "lun", "full"])
-@pytest.mark.parametrize("before", [FILE, LUN, FULL], ids=["from file", "from lun", "from full"])
+@pytest.mark.parametrize("disk", [FILE, LUN, FULL, RBD], ids=["file", "lun", "full", "rbd"])
+@pytest.mark.parametrize("before", [FILE, LUN, FULL, RBD], ids=["from file", "from lun", "from full", "from rbd"])
 def test_an_edited_disk_has_the_new_attributes_and_keeps_what_we_do_not_know(before: Disk, disk: Disk) -> None:
     element = ET.fromstring(domain_xml.disk_xml(before))
     address = ET.SubElement(element, "address", {"type": "pci", "slot": "0x07"})
@@ -52,6 +55,7 @@ def test_no_source_probes_a_format_or_carries_a_password() -> None:
     element = ET.fromstring(domain_xml.disk_xml(LUN))
     assert element.find("driver").attrib["type"] == "raw"
     assert element.find("source/auth/secret").attrib == {"type": "iscsi", "usage": "iqn.2026-01.org.example:a"}
+    assert ET.fromstring(domain_xml.disk_xml(RBD)).find("source/auth/secret").attrib == {"type": "ceph", "uuid": UUID}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,7 @@ def test_no_source_probes_a_format_or_carries_a_password() -> None:
         (f"<disk type='network'><source protocol='iscsi' name='{TARGET}/12'><host name='h'/></source></disk>", ("iscsi", TARGET, 12)),
         (f"<disk type='network'><source protocol='iscsi' name='{TARGET}'/></disk>", ("iscsi", TARGET, 0)),
         ("<disk type='network'><source protocol='rbd' name='pool/a'><host name='h' port='6789'/></source></disk>", ("rbd", "pool/a")),
+        ("<disk type='network'><auth username='u'><secret type='ceph' usage='s'/></auth><source protocol='rbd' name='p/i'/></disk>", ("rbd", "p/i")),
         ("<disk type='volume'><source pool='p' volume='v'/><target dev='vda' bus='virtio'/></disk>", (None, None)),
         ("<disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>", (None, None)),
     ],
@@ -93,6 +98,8 @@ def test_notes_of_a_domain_are_those_of_our_namespace() -> None:
 
 def test_only_a_secret_with_our_mark_is_ours() -> None:
     assert domain_xml.secret_is_ours(domain_xml.secret_xml(SecretKey("iscsi", "iqn.2026-01.org.example:a")))
+    ceph = domain_xml.secret_xml(SecretKey("ceph", UUID))
+    assert domain_xml.secret_is_ours(ceph) and ET.fromstring(ceph).findtext("uuid") == UUID
     assert not domain_xml.secret_is_ours("<secret><description>mine</description></secret>")
     assert not domain_xml.secret_is_ours("<secret/>")
 

@@ -17,7 +17,7 @@ from ansible_collections.stackless.block.plugins.module_utils import _errors as 
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
 from ansible_collections.stackless.block.plugins.module_utils._model.disk import Disk, DiskKey, DiskSecret, DomainDisk, Image, Record
 from ansible_collections.stackless.block.plugins.module_utils._model.disk import SecretKey, Source
-from ansible_collections.stackless.block.plugins.module_utils._plan_disk import DiskWish, plan_disk
+from ansible_collections.stackless.block.plugins.module_utils._plan_disk import DiskWish, image_in_question, plan_disk
 from tests.unit.fake_host import FakeHost
 from tests.unit.laws import Subject, hold
 
@@ -327,3 +327,78 @@ def test_a_domain_that_is_gone_holds_nothing_unless_it_was_renamed() -> None:
     host.put("renamed", disk_of(FILE), "config")
     with pytest.raises(errors.Conflict, match="but domain renamed has ua-v1"):
         plan_of(WISHES["absent"], host)
+
+
+# ---- images of Ceph --------------------------------------------------------------------------------------------------
+
+
+RBD = WISHES["rbd"]
+
+
+def running_host(image: Image | None = None) -> FakeHost:
+    host = FakeHost().add("d")
+    if image:
+        host.images["volumes/v1"] = image
+    return host
+
+
+def test_qemu_gets_a_configuration_only_where_it_may_read_one() -> None:
+    host = running_host()
+    plan = plan_of(RBD, host)
+    assert plan.after.live.source.config == host.rbd_config
+    assert "write /etc/rbd.conf, which bounds how long QEMU waits for Ceph" in [step.name for step in plan.steps]
+    host.rbd_config = None
+    assert plan_of(RBD, host).after.live.source.config is None and not any("write" in step.name for step in plan_of(RBD, host).steps)
+    own = dataclasses.replace(RBD, source=dataclasses.replace(IMAGE, config="/etc/ceph/mine.conf"))
+    assert plan_of(own, host).after.live.source.config == "/etc/ceph/mine.conf"
+
+
+def test_an_image_is_looked_at_when_qemu_would_open_or_close_it_and_only_then() -> None:
+    host, absent = running_host(), dataclasses.replace(WISHES["rbd absent"], source=None)
+    assert image_in_question(RBD, host.observe()) == IMAGE and image_in_question(absent, host.observe()) is None
+    assert image_in_question(dataclasses.replace(RBD, scope="config"), host.observe()) is None
+    assert image_in_question(WISHES["file"], host.observe()) is None
+    host.put("d", disk_of(IMAGE), "config")
+    assert image_in_question(dataclasses.replace(RBD, source=None), host.observe()) == IMAGE
+    host.put("d", disk_of(IMAGE), "live")
+    assert image_in_question(RBD, host.observe()) is None and image_in_question(absent, host.observe()) == IMAGE
+    host.domains["d"] = dataclasses.replace(host.domains["d"], active=False)
+    assert image_in_question(absent, host.observe()) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "says"),
+    [
+        (Image(error=errors.NotFound("there is no image")), errors.NotFound, "can't be attached: there is no image"),
+        (Image(error=errors.Unavailable("no answer")), errors.Unavailable, "can't be attached: no answer"),
+        (Image(MIB), errors.Conflict, "has 1048576 bytes, not 2097152"),
+    ],
+)
+def test_what_qemu_could_not_open_is_refused_before_anything_is_done(image: Image, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        plan_of(RBD, running_host(image))
+
+
+def test_who_has_an_image_open_is_told_and_does_not_matter_to_those_who_share_it() -> None:
+    host = running_host(Image(2 * MIB, ("192.0.2.7 (client.7)",)))
+    assert "open at 192.0.2.7 (client.7)" in str(plan_of(RBD, host).warnings)
+    assert plan_of(dataclasses.replace(RBD, shareable=True), host).warnings == ()
+
+
+def test_a_guest_keeps_its_disk_while_the_cluster_is_silent() -> None:
+    host = running_host(Image(error=errors.Unavailable("no answer"))).put("d", disk_of(IMAGE), "live", "config")
+    with pytest.raises(errors.Unavailable, match="is left attached, because its guest would hang"):
+        plan_of(WISHES["rbd absent"], host)
+    host.images["volumes/v1"] = Image(error=errors.NotFound("there is no image"))
+    assert plan_of(WISHES["rbd absent"], host).after is None
+
+
+def test_a_monitor_more_or_less_is_no_change_but_another_user_is() -> None:
+    host = running_host().put("d", disk_of(IMAGE), "live", "config")
+    host.secrets[CEPH] = DiskSecret(CEPH, PASSWORD, True)
+    moved = dataclasses.replace(IMAGE, portals=(MONITORS[1], ("192.0.2.3", 6789)))
+    same = dataclasses.replace(RBD, source=moved, size_bytes=None)
+    assert [step.name for step in plan_of(same, host).steps] == ["note ua-v1 in the running and persistent metadata of domain d"]
+    for other in (dataclasses.replace(IMAGE, username="eve"), dataclasses.replace(IMAGE, portals=(("198.51.100.1", 6789),))):
+        with pytest.raises(errors.Refused, match="source of disk ua-v1 of domain d can't change while the domain runs"):
+            plan_of(dataclasses.replace(same, source=other), host)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import typing as t
 
 from .._ceph import Client, NoLibrary, Place
@@ -22,6 +23,7 @@ from .._model.data import Secret
 from .._model.disk import Image, Source
 
 _SECONDS = 5  # for each question to a cluster
+_PAUSE = 15  # seconds after a question without an answer: a hundred disks shall not wait for the same cluster one after the other
 _CONFIG = """\
 # Made by stackless.block for QEMU. Without it the monitor of a guest waits 300 s for a Ceph cluster that does not answer.
 [global]
@@ -34,6 +36,7 @@ class Images:
 
     def __init__(self) -> None:
         self._clients: t.Dict[Place, Client] = {}
+        self._silent: t.Dict[Place, t.Tuple[float, StorageError]] = {}  # until when nobody asks again, and why
 
     def look(self, source: Source, key: t.Optional[Secret]) -> Image:
         """The image as it is; why it can't be looked at stands in its `error`. Nothing is known without a key, which libvirt may hide."""
@@ -42,11 +45,18 @@ class Images:
         path, _slash, name = str(source.path).rpartition("/")
         pool, _slash, namespace = path.partition("/")
         place = Place(pool, namespace, user=source.username or "admin", timeout=_SECONDS, monitors=source.portals, key=key)
+        until, why = self._silent.get(place, (0.0, None))
+        return Image(error=why) if time.monotonic() < until else self._ask(place, name)
+
+    def _ask(self, place: Place, name: str) -> Image:
         try:
             client = self._clients.setdefault(place, Client(place))
             return Image(*client.look(name))
-        except StorageError as error:
+        except Unavailable as error:
             self._clients.pop(place, None)
+            self._silent[place] = (time.monotonic() + _PAUSE, error)
+            return Image(error=error)
+        except StorageError as error:
             return Image(error=error)
 
     def check_alone(self, source: Source, key: t.Optional[Secret]) -> None:
