@@ -168,7 +168,7 @@ def test_a_lost_host_is_kept_from_a_volume_before_that_goes_elsewhere(ceph):
         good(walk.play("attach", volumes=VOLUMES[:1], attachments=there))
         bad(walk.play("fence", lost_host="compute-1"), "compute-1 answers, so it is not lost")
         silence(walk, "compute-1")
-        bad(walk.play("attach", attachments=elsewhere), "it is held by web-1 on compute-1 (attached)")
+        bad(walk.play("attach", attachments=elsewhere), "is held by web-1 on compute-1 (attached), not on compute-2")
         before = walk.traces()
         assert walk.play("fence", lost_host="compute-1", check=True).changed and walk.traces() == before
         fenced = good(walk.play("fence", lost_host="compute-1"))
