@@ -206,11 +206,13 @@ def reconcile(module: t.Any, resource_class: t.Type[Resource]) -> None:
 
 
 def look(module: t.Any, find: t.Callable[[t.Dict[str, t.Any]], t.Dict[str, t.Any]]) -> None:
-    """Runs a module that only looks: `find(options)` gives its return values."""
+    """Runs a module that only looks: `find(options)` gives its return values, `warnings` among them."""
     try:
         found = find(module.params)
     except StorageError as error:
         module.fail_json(msg=str(error))
+    for warning in found.pop("warnings", ()):
+        module.warn(warning)
     module.exit_json(changed=False, **found)
 
 

@@ -222,8 +222,8 @@ def test_a_resource_that_can_not_be_opened_fails_with_its_sentence():
 def test_look_never_changes_anything():
     module = Module()
     with pytest.raises(Ended):
-        look(module, lambda options: {"lamps": [1]})
-    assert module.answer == {"failed": False, "changed": False, "lamps": [1]}
+        look(module, lambda options: {"lamps": [1], "warnings": ["one is broken"]})
+    assert module.answer == {"failed": False, "changed": False, "lamps": [1]} and module.warned == ["one is broken"]
 
 
 def _hold(path, seconds, ready):

@@ -356,7 +356,8 @@ class TestCeph:
     def test_travels_by_rbd_and_by_nothing_else(self):
         assert self.placed()[0]["transport"] == self.placed(transport="rbd")[0]["transport"] == "rbd"
         assert reason(self.placed(transport="host")[0]) == "transport host is not one of driver rbd; choose one of rbd, or leave it out"
-        assert "transport rbd is not one of driver lvm; choose one of host, qemu, local" in reason(place({**WISH, "transport": "rbd"}, drivers={"s1": "lvm"})[0])
+        (placed,) = place({**WISH, "transport": "rbd"}, drivers={"s1": "lvm"})
+        assert "transport rbd is not one of driver lvm; choose one of host, qemu, local" in reason(placed)
         assert place(WISH, storage=("c1",), drivers={"c1": "rbd"})[0]["transport"] == "rbd"
 
     def test_needs_no_export_and_no_login(self):

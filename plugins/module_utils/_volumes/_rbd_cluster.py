@@ -210,5 +210,3 @@ def _mask(names: t.Sequence[str], option: str = "") -> int:
         return rbd.RBD().features_from_string(",".join(names)) if names else 0
     except rbd.InvalidArgument as error:
         raise Invalid(f"{option} is {list(names)}, which holds one that Ceph on this host does not know; give names as in `rbd help create`") from error
-
-
