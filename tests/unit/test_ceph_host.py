@@ -46,7 +46,7 @@ class Client:
     """A cluster that answers what it is told to, and counts how often it was asked."""
 
     asked: list[str] = []
-    error: StorageError | None = None
+    errors: list[StorageError] = []
     answer: Any = (1, ())
 
     def __init__(self, place: Any) -> None:
@@ -54,15 +54,15 @@ class Client:
 
     def look(self, name: str) -> Any:
         Client.asked.append(f"{self.place.path}/{name}")
-        if Client.error:
-            raise Client.error
+        for error in Client.errors:
+            raise error
         return Client.answer
 
 
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch) -> ceph.Images:
     monkeypatch.setattr(ceph, "Client", Client)
-    Client.asked, Client.error, Client.answer = [], None, (1, ())
+    Client.asked, Client.errors, Client.answer = [], [], (1, ())
     return ceph.Images()
 
 
@@ -78,9 +78,9 @@ def test_without_a_key_nobody_is_asked_and_nothing_is_known(images: ceph.Images)
 
 
 def test_a_silent_cluster_is_asked_once_for_all_disks(images: ceph.Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    Client.error = Unavailable("no answer within 5 s")
+    Client.errors = [Unavailable("no answer within 5 s")]
     for _disk in range(100):
-        assert images.look(SOURCE, KEY).error is Client.error and images.is_silent(SOURCE, KEY)
+        assert images.look(SOURCE, KEY).error is Client.errors[0] and images.is_silent(SOURCE, KEY)
         with pytest.raises(Unavailable):
             images.check_answer(SOURCE, KEY)
     assert len(Client.asked) == 1
@@ -95,7 +95,7 @@ def test_who_has_an_image_open_keeps_it_from_others_and_a_missing_one_from_nobod
     Client.answer = (1, ("192.0.2.7 (client.7)",))
     with pytest.raises(Busy, match=r"open at 192.0.2.7 \(client.7\); end that first"):
         images.check_alone(SOURCE, KEY)
-    Client.error = NotFound("there is no image")
+    Client.errors = [NotFound("there is no image")]
     images.check_answer(SOURCE, KEY)
     with pytest.raises(NotFound):
         images.check_alone(SOURCE, KEY)
