@@ -166,6 +166,8 @@ def test_a_lost_host_is_kept_from_a_volume_before_that_goes_elsewhere(ceph):
         there = [{**ATTACHMENTS[0], "host": "compute-1"}]
         elsewhere = [{**ATTACHMENTS[0], "host": "compute-2"}]
         good(walk.play("attach", volumes=VOLUMES[:1], attachments=there))
+        bad(walk.play("fence"), "lost_host is not given")
+        bad(walk.play("fence", lost_host="compute-11"), "lost_host is compute-11; name a compute host of the inventory")
         bad(walk.play("fence", lost_host="compute-1"), "compute-1 answers, so it is not lost")
         silence(walk, "compute-1")
         bad(walk.play("attach", attachments=elsewhere), "is held by web-1 on compute-1 (attached), not on compute-2")
