@@ -177,7 +177,7 @@ def test_what_a_storage_host_starts_without_is_told_kept_and_brought_back(clean,
     saved = lab.storage.run(SAVED)
     lab.storage.run(f"lvchange -qq --setactivationskip y {one['path']}")
     lab.storage.reboot(hard=True)
-    lab.storage.run("systemctl is-active rtslib-fb-targetctl", timeout=120)
+    lab.storage.run("until systemctl is-active -q rtslib-fb-targetctl; do sleep 1; done", timeout=120)
     (found,) = lab.storage.module("iscsi_target_info", {"helper": "lio"})["targets"]
     assert found["incomplete"] == [f"LUN 0 ({one['path']})"]
     bad(lab.play("restore"), f"no file or block device {one['path']} for LUN 0")
