@@ -93,7 +93,7 @@ def build(place: Path, base: Path, kernel: Path) -> None:
     disk = place / "disk.ext4"
     with disk.open("wb") as file:
         file.truncate(4 << 30)
-    run("mke2fs", "-q", "-t", "ext4", "-L", "lab", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", "-m", "0", "-d", root, disk)
+    run("mke2fs", "-q", "-t", "ext4", "-L", "lab", "-J", "size=16", "-E", "lazy_itable_init=1,nodiscard", "-m", "0", "-d", root, disk)
     shutil.rmtree(root)
 
 
