@@ -62,7 +62,8 @@ class Host:
         command = f"test -d {PLACE}/{version} || exit 66; {run}"
         status, out, err = self.ssh(command, timeout + 15, arguments)
         if status == 66:
-            self.run(f"mkdir -p {PLACE}/new; tar -xzf - -C {PLACE}/new; mv {PLACE}/new {PLACE}/{version}", input=archive)
+            # onto the disk, or a reset leaves empty files of it
+            self.run(f"mkdir -p {PLACE}/new; tar -xzf - -C {PLACE}/new; sync -f {PLACE}/new; mv {PLACE}/new {PLACE}/{version}; sync {PLACE}", input=archive)
             status, out, err = self.ssh(command, timeout + 15, arguments)
         try:
             return json.loads(out)
