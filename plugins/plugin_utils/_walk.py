@@ -93,7 +93,7 @@ def _homeless(volume: str, storage_hosts: Sequence[str], looks: Answers) -> str:
     missing = f"; no answer from {', '.join(silent)}" if silent else ""
     asked = ", ".join(storage_hosts)
     return (
-        f"no storage host, or more than one, has a volume {volume} ({asked} were asked){missing}; "
+        f"no storage host, or more than one, has a volume {volume} (asked: {asked}){missing}; "
         "say which with storage_host, make it, or correct the name"
     )
 

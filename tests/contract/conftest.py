@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+from typing import Iterator
+
 import pytest
 
 from tests.rig.ceph import Ceph
+from tests.rig.libvirtd import Libvirtd
 from tests.rig.pools import DirectoryPool, RbdPool
 
 
@@ -17,6 +20,23 @@ def ceph():
     """A Ceph cluster for all tests that do it no harm; each takes a namespace of its own."""
     with Ceph() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Libvirtd]:
+    with Libvirtd() as running:
+        yield running
+
+
+@pytest.fixture
+def nothing_is_left(daemon: Libvirtd) -> Iterator[None]:
+    """Of domains and secrets, after a test."""
+    yield
+    daemon.remove_domains()
+    left = [secret.usageID() for secret in daemon.connection.listAllSecrets()]
+    for secret in daemon.connection.listAllSecrets():
+        secret.undefine()
+    assert left == [], "secrets are left over"
 
 
 @pytest.fixture(params=["file", "rbd"])

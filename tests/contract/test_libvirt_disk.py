@@ -31,20 +31,7 @@ LIVE, CONFIG = 0, 2  # flags of virDomain.XMLDesc: the running domain, VIR_DOMAI
 Options = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Libvirtd]:
-    with Libvirtd() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(daemon: Libvirtd) -> Iterator[None]:
-    yield
-    daemon.remove_domains()
-    left = [secret.usageID() for secret in daemon.connection.listAllSecrets()]
-    for secret in daemon.connection.listAllSecrets():
-        secret.undefine()
-    assert left == [], "secrets are left over"
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 @pytest.fixture
@@ -403,10 +390,8 @@ def timeless(texts: list[str]) -> list[str]:
     return [re.sub("<uuid>.*?</uuid>| index='[0-9]+'| id='[0-9]+'|domain-[0-9]+-d", "", text) for text in texts]
 
 
-def test_killed_between_any_two_steps(daemon: Libvirtd, export: Export) -> None:
+def killed_everywhere(daemon: Libvirtd, attach: Options, detach: Options) -> None:
     """Attach and detach, each killed before every step, end as if nothing had happened."""
-    domain = daemon.paused_domain("d")
-    attach, detach = iscsi_disk(export, volume="db"), absent(iscsi_disk(export))
     run(daemon, attach)
     attached = timeless(state_of(daemon))
     run(daemon, detach)
@@ -422,6 +407,11 @@ def test_killed_between_any_two_steps(daemon: Libvirtd, export: Export) -> None:
             stop += 1
         assert stop >= 3
     run(daemon, detach)
+
+
+def test_killed_between_any_two_steps(daemon: Libvirtd, export: Export) -> None:
+    domain = daemon.paused_domain("d")
+    killed_everywhere(daemon, iscsi_disk(export, volume="db"), absent(iscsi_disk(export)))
     assert is_clean(daemon, domain)
 
 

@@ -89,7 +89,7 @@ class TestExtend:
     @pytest.mark.parametrize(
         "volumes,words",
         [
-            ([{"name": "nope", "size_gib": 2}], "has a volume nope (node-1 were asked); say which with storage_host, make it, or correct the name"),
+            ([{"name": "nope", "size_gib": 2}], "has a volume nope (asked: node-1); say which with storage_host, make it, or correct the name"),
             ([{"name": "db", "size_gib": 1}, {"name": "log", "size_gib": 1}], "can't shrink to 1 GiB"),
         ],
     )

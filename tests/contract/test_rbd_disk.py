@@ -16,8 +16,8 @@ from typing import Any, Iterator
 
 import pytest
 
-from tests.contract.test_libvirt_disk import ALIAS, CONFIG, LIVE, MIB, SERIAL, absent, attempt, has_disk, killed_run, refusal, run, settled_checks
-from tests.contract.test_libvirt_disk import state_of, timeless
+from tests.contract.test_libvirt_disk import ALIAS, CONFIG, LIVE, MIB, SERIAL, absent, attempt, has_disk, killed_everywhere, refusal, run, settled_checks
+from tests.contract.test_libvirt_disk import state_of
 from tests.rig.ceph import Ceph
 from tests.rig.collection import collections_path, run_module
 from tests.rig.libvirtd import Libvirtd
@@ -25,20 +25,7 @@ from tests.rig.libvirtd import Libvirtd
 Options = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Libvirtd]:
-    with Libvirtd() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(daemon: Libvirtd) -> Iterator[None]:
-    yield
-    daemon.remove_domains()
-    left = [secret.usageID() for secret in daemon.connection.listAllSecrets()]
-    for secret in daemon.connection.listAllSecrets():
-        secret.undefine()
-    assert left == [], "secrets are left over"
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 @dataclasses.dataclass
@@ -340,22 +327,7 @@ def test_a_guest_that_does_not_let_go(daemon: Libvirtd, image: Image) -> None:
 
 def test_killed_between_any_two_steps(daemon: Libvirtd, image: Image) -> None:
     domain = daemon.paused_domain("d")
-    attach, detach = image.disk(volume="db"), absent(image.disk())
-    run(daemon, attach)
-    attached = timeless(state_of(daemon))
-    run(daemon, detach)
-    empty = timeless(state_of(daemon))
-    for options, start, end in ((attach, detach, attached), (detach, attach, empty)):
-        stop = 0
-        while True:
-            run(daemon, start)
-            if not killed_run(daemon, options, stop):
-                break
-            run(daemon, options)
-            assert timeless(state_of(daemon)) == end, f"{options.get('state', 'present')} killed before step {stop}"
-            stop += 1
-        assert stop >= 3
-    run(daemon, detach)
+    killed_everywhere(daemon, image.disk(volume="db"), absent(image.disk()))
     assert is_clean(daemon, domain)
 
 

@@ -76,7 +76,7 @@ class TestPlace:
         assert "c2 has no domain web-1" in reason(place({**WISH, "host": "c2"})[0])
 
     def test_several_storage_hosts_need_a_home(self):
-        assert "no storage host, or more than one, has a volume db (s1, s2 were asked)" in reason(place(WISH, storage=("s1", "s2"))[0])
+        assert "no storage host, or more than one, has a volume db (asked: s1, s2)" in reason(place(WISH, storage=("s1", "s2"))[0])
         looks = {"s1": {"volumes": []}, "s2": {"volumes": [{"name": "db"}]}}
         assert place(WISH, storage=("s1", "s2"), looks=looks)[0]["storage_host"] == "s2"
         assert place({**WISH, "storage_host": "s2"}, storage=("s1", "s2"))[0]["storage_host"] == "s2"
@@ -316,7 +316,7 @@ def test_a_volume_that_is_not_found_is_told_and_keeps_no_other_from_growing():
     wishes = [{"name": "free"}, {"name": "nope"}, {"name": "twin"}, {"name": "twin", "storage_host": "s2"}, {"name": "free", "storage_host": "s3"}]
     assert _walk.housed(wishes, looks) == [{"name": "free", "storage_host": "s1"}, {"name": "twin", "storage_host": "s2"}]
     (told,) = _walk.homeless(wishes[:2], looks)
-    assert "has a volume nope (s1, s2, s3 were asked); no answer from s3 (unreachable: away); say which with storage_host" in told
+    assert "has a volume nope (asked: s1, s2, s3); no answer from s3 (unreachable: away); say which with storage_host" in told
     assert len(_walk.homeless(wishes, looks)) == 3, "one that was found hides its namesake that was not"
 
 
