@@ -263,7 +263,7 @@ def limit(domain: Any) -> None:
     domain.setBlockIoTune("sda", {"total_bytes_sec": 1000000}, 1)
 
 
-@pytest.mark.parametrize(
+DRIFTS = pytest.mark.parametrize(
     ("drift", "step"),
     [
         (detach_config, f"attach {ALIAS} as sda to the persistent domain d"),
@@ -273,9 +273,16 @@ def limit(domain: Any) -> None:
         (limit, "set the I/O limits of sda in the running domain d"),
     ],
 )
+
+
+@DRIFTS
 def test_exactly_the_drift_is_repaired(daemon: Libvirtd, image: Path, drift: Callable[[Any], None], step: str) -> None:
+    repaired(daemon, file_disk(image, cache="none", iotune={"total_iops_sec": 9}), drift, step)
+
+
+def repaired(daemon: Libvirtd, options: Options, drift: Callable[[Any], None], step: str) -> None:
+    """After this one step the domain is again as it was before it had drifted."""
     domain = daemon.paused_domain("d")
-    options = file_disk(image, cache="none", iotune={"total_iops_sec": 9})
     run(daemon, options)
     right = state_of(daemon)
     drift(domain)

@@ -12,12 +12,12 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
-from tests.contract.test_libvirt_disk import ALIAS, CONFIG, LIVE, MIB, SERIAL, absent, attempt, has_disk, killed_everywhere, refusal, run, settled_checks
-from tests.contract.test_libvirt_disk import state_of
+from tests.contract.test_libvirt_disk import ALIAS, CONFIG, DRIFTS, LIVE, MIB, SERIAL, absent, attempt, has_disk, killed_everywhere, refusal, repaired
+from tests.contract.test_libvirt_disk import run, settled_checks, state_of
 from tests.rig.ceph import Ceph
 from tests.rig.collection import collections_path, run_module
 from tests.rig.libvirtd import Libvirtd
@@ -131,6 +131,13 @@ def test_qemu_waits_no_longer_for_a_monitor_than_our_configuration_says(daemon: 
     done = settled_checks(daemon, image.disk())
     assert f"write {named.group(1)}, which bounds how long QEMU waits for Ceph" in done["steps"] and Path(named.group(1)).exists()
     run(daemon, absent(image.disk()))
+
+
+@DRIFTS
+def test_exactly_the_drift_is_repaired(daemon: Libvirtd, image: Image, drift: Callable[[Any], None], step: str) -> None:
+    options = image.disk(cache="none", iotune={"total_iops_sec": 9})
+    repaired(daemon, options, drift, step)
+    run(daemon, absent(options))
 
 
 # ---- secrets ---------------------------------------------------------------------------------------------------------
