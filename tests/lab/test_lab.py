@@ -35,6 +35,7 @@ def reaches(host: Host, address: str) -> bool:
 
 
 def reaches_again(host: Host, address: str) -> bool:
+    """With patience: a wire that was healed, and a machine that has little of the processors, lose a packet or two."""
     return any(reaches(host, address) for attempt in range(8))
 
 
@@ -63,14 +64,14 @@ def test_domains_are_there(lab: Lab) -> None:
 
 def test_every_host_reaches_both_portals_and_nothing_outside(lab: Lab) -> None:
     for host in (lab.compute, lab.compute2):
-        assert all(reaches(host, address) for address in lab.storage.addresses + lab.storage.addresses6)
+        assert all(reaches_again(host, address) for address in lab.storage.addresses + lab.storage.addresses6)
     assert all(host.run("ip route show default; ip -6 route show default") == "" for host in lab.hosts)
 
 
 def test_a_host_that_is_cut_off_hears_nothing_and_the_others_do_not_notice(lab: Lab) -> None:
     lab.cut(lab.compute)
     assert not reaches(lab.compute, lab.storage.address)
-    assert reaches(lab.compute2, lab.storage.address)
+    assert reaches_again(lab.compute2, lab.storage.address)
     lab.heal(lab.compute)
     assert reaches_again(lab.compute, lab.storage.address)
 
@@ -78,7 +79,7 @@ def test_a_host_that_is_cut_off_hears_nothing_and_the_others_do_not_notice(lab: 
 def test_one_of_two_addresses_can_be_cut(lab: Lab) -> None:
     first, second = lab.storage.addresses
     lab.cut(lab.storage, second)
-    assert reaches(lab.compute, first)
+    assert reaches_again(lab.compute, first)
     assert not reaches(lab.compute, second)
     lab.heal(lab.storage, second)
     assert reaches_again(lab.compute, second)
@@ -150,7 +151,7 @@ def test_a_reset_forgets_everything(lab: Lab) -> None:
     lab.reset()
     assert time.monotonic() - began < 60
     assert lab.storage.run("lvs --noheadings -o lv_name volumes").split() == ["thin"]
-    assert reaches(lab.compute, lab.storage.address)
+    assert reaches_again(lab.compute, lab.storage.address)
     assert abs(time.time() - float(lab.compute.run("date +%s"))) < 10
 
 
@@ -159,7 +160,7 @@ def test_a_lab_in_use_is_not_taken_over(lab: Lab) -> None:
     other = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert other.returncode == 1
     assert f"the lab {lab.name} is in use by process" in other.stderr
-    assert reaches(lab.compute, lab.storage.address)
+    assert reaches_again(lab.compute, lab.storage.address)
 
 
 def test_nothing_outlives_a_killed_run(lab: Lab) -> None:

@@ -82,7 +82,7 @@ class Host:
         self.wait_for_boot(before, timeout)
 
     def boot_id(self) -> str:
-        return self.run("cat /proc/sys/kernel/random/boot_id", timeout=20)
+        return self.run("cat /proc/sys/kernel/random/boot_id", timeout=40)
 
     def wait_for_boot(self, before: str = "", timeout: float = 240) -> None:
         """Until ssh answers, after another boot than `before`."""

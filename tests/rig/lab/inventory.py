@@ -18,6 +18,7 @@ def inventory(ssh_config: Path) -> dict[str, Any]:
         # its own settings of shared connections replace Ansible's
         "ansible_ssh_args": f"-F {ssh_config}",
         "ansible_pipelining": True,
+        "ansible_timeout": 25,  # an emulated machine beside other work takes its time to say hello
         "ansible_python_interpreter": "/usr/bin/python3",
         "ansible_remote_tmp": "/root/.ansible/tmp",
     }

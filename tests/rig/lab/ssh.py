@@ -22,7 +22,7 @@ Host *
     UserKnownHostsFile "{image}/known_hosts"
     StrictHostKeyChecking yes
     LogLevel ERROR
-    ConnectTimeout 10
+    ConnectTimeout 20
     ServerAliveInterval 15
     ServerAliveCountMax 4
     ControlMaster auto
