@@ -59,6 +59,7 @@ ATTACH_RBD = [
 DETACH_RBD = [*DETACH[:3], "remove the Ceph secret ID", *DETACH[4:6], DETACH[9]]
 
 WAYS = {"file": (ATTACH, DETACH), "rbd": (ATTACH_RBD, DETACH_RBD)}
+GIVEN_UP = {"file": ATTACH, "rbd": ["initialize volume db-data for web-1", ATTACH_RBD[-2]]}  # of rbd, where it is not what file does
 CASES = [pytest.param(driver, step, id=f"{driver}-{name}") for driver, (attach, _detach) in WAYS.items() for step, name in enumerate(attach, 1)]
 
 
@@ -127,7 +128,7 @@ def test_killed_on_the_way_there_and_on_the_way_back(walk, undisturbed, step):
     assert walk.traces() == undisturbed["empty"]
 
 
-@pytest.mark.parametrize("walk, step", CASES, indirect=["walk"])
+@pytest.mark.parametrize("walk, step", [case for case in CASES if case.id.partition("-")[2] in GIVEN_UP[case.values[0]]], indirect=["walk"])
 def test_killed_and_given_up(walk, undisturbed, step):
     """Who gives up instead of going on gets a clean machine as well."""
     killed(walk, "attach", WISH, step)
