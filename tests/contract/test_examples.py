@@ -30,13 +30,13 @@ BEFORE = {
         {"stackless.block.cinder_attachment": {"backend": "{{ backend }}", "volume": "db-log", "instance": "web-1", "host": "c", "action": "reserve"}},
     ],
 }
-ORDER = {"libvirt_disk": [0, 2, 3, 1]}
+ORDER = {"libvirt_disk": [0, 3, 4, 1, 2]}
 
 
 @pytest.fixture(scope="module")
 def walk():
     with Walk() as ground:
-        for name in ("web-1", "web-2"):
+        for name in ("web-1", "web-2", "web-3"):
             ground.libvirtd.paused_domain(name, running=False)
         yield ground
 
@@ -72,7 +72,7 @@ def test_the_examples_run(walk, ceph, module):
     play = {
         "hosts": "storage-1",
         "gather_facts": False,
-        "vars": {"chap_password": "not-a-secret-1", "backend": {"driver": "file", "path": folder}},
+        "vars": {"chap_password": "not-a-secret-1", "cephx_key": ceph.key("client.cinder"), "backend": {"driver": "file", "path": folder}},
         "module_defaults": {
             **{f"stackless.block.{name}": walk.tgtd.options for name in ("iscsi_target", "iscsi_target_info")},
             **{f"stackless.block.{name}": libvirt for name in ("libvirt_disk", "libvirt_disk_info", "connector_info")},
