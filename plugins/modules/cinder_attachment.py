@@ -39,7 +39,7 @@ options:
       - V(roll_detaching) takes that back, when the instance keeps the volume after all.
       - V(give_up) is asked before a walk that failed is taken back. Refused when another run has completed it meanwhile.
       - V(fence) takes the volume from a compute host that is lost. With O(backend.driver=rbd), every client that has its image open is put on the
-        blocklist of the cluster, so that nothing of what the host may still try arrives; then the host counts as clean. Other drivers refuse.
+        blocklist of the cluster, so that nothing of it comes after what the next one writes; then the host counts as clean. Other drivers refuse.
         The guest, should it still run, gets errors.
       - V(terminate) records that the compute host is proven clean. Only then may the export be torn down.
       - V(release) gives the volume back. Refused while the compute side may still hold it.

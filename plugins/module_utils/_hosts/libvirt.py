@@ -46,7 +46,7 @@ _MEANINGS: t.Tuple[t.Tuple[str, t.Type[StorageError], str], ...] = (
     ("Cannot access storage file", Refused, "the file or device of the source is not there; make it first, or correct source.path"),
     ("Could not open", Refused, "QEMU can't open the source; check that it exists and that QEMU's user may read and write it"),
     ("Secret not found", Refused, "libvirt has no password for the target; give username and password in source"),
-    ("error reading header from", Refused, "QEMU finds no such image; in a namespace of a pool it finds none with a libvirt that does not know of them"),
+    ("error reading header from", Refused, "QEMU finds no such image; where it is in a namespace, this libvirt is too old for that: use a pool without"),
     ("error connecting", Unavailable, "QEMU reached no monitor of the Ceph cluster in time; check source.monitors, and that this host reaches them"),
     ("Failed to get \"write\" lock", Refused, "another QEMU has the source open; detach it there first"),
 )
