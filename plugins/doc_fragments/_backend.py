@@ -82,6 +82,13 @@ options:
         type: list
         elements: str
         version_added: 0.2.0
+      max_clone_depth:
+        description:
+          - For O(backend.driver=rbd), how many clones may stand one behind the other. A volume that would be one more gets its own copy of the data
+            when it is made; with V(0) every one does.
+        type: int
+        default: 5
+        version_added: 0.2.0
       timeout:
         description:
           - For O(backend.driver=rbd), how long one question to the cluster may take, in seconds.

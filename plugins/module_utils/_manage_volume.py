@@ -16,15 +16,15 @@ from ._errors import Invalid
 from ._model.pool import pool_result
 from ._model.volume import Attachment, Volume, check_name, check_size, record_of, volume_from
 from ._plan_attachment import AttachmentWish, plan_attachment
-from ._plan_volume import VolumeWish, plan_volume
+from ._plan_volume import Source, VolumeWish, plan_volume
 from ._reconcile import Lock, Plan, Resource, World
 from ._volumes import open_backend
 
 _MAX_TEXT = 255
 
 
-class _OnBackend(Resource):
-    """What volumes and attachments share: the back end, one look at all of its records, one lock."""
+class OnBackend(Resource):
+    """What volumes, their snapshots and attachments share: the back end, one look at all of its records, one lock."""
 
     def __init__(self, options: t.Dict[str, t.Any]) -> None:
         super().__init__(options)
@@ -35,7 +35,15 @@ class _OnBackend(Resource):
         self.backend.pause = lock.pause
 
     def observe(self, wants: t.Sequence[t.Any]) -> World:
-        return dict(self.backend.observe())
+        world: World = dict(self.backend.observe())
+        for name in {name for want in wants for name in self.with_snapshots(want)} & set(world):
+            taken = self.backend.taken(world[name]) if world[name].snapshots else None
+            world[name] = world[name] if taken is None else world[name].with_taken(taken)
+        return world
+
+    def with_snapshots(self, want: t.Any) -> t.Tuple[str, ...]:
+        """The names of the volumes whose snapshots a wish is about: it is looked whether they are there."""
+        return ()
 
     def warned(self, plan: Plan, *more: str) -> Plan:
         """The plan with what the look at the back end found besides."""
@@ -49,7 +57,7 @@ class _OnBackend(Resource):
         return {volume.name: volume}
 
 
-class Volumes(_OnBackend):
+class Volumes(OnBackend):
     plural = "volumes"
     advice: t.Optional[t.Tuple[str, ...]] = None  # of the host, asked once
 
@@ -60,12 +68,16 @@ class Volumes(_OnBackend):
             present=item.get("state") != "absent",
             new_name=None if item.get("new_name") is None else check_name(item["new_name"]),
             size_bytes=check_size(name, item.get("size_gib")),
-            volume_type=_text(name, "volume_type", item),
-            description=_text(name, "description", item),
-            metadata=_metadata(name, item.get("metadata")),
+            volume_type=text_of(name, "volume_type", item),
+            description=text_of(name, "description", item),
+            metadata=metadata_of(name, item.get("metadata")),
             multiattach=item.get("multiattach"),
             allocation=item.get("allocation"),
             wipe=item.get("wipe") is not False,
+            source=_source(name, item.get("source")),
+            revert_to=None if item.get("revert_to") is None else check_name(item["revert_to"], "snapshot"),
+            cascade=bool(item.get("cascade")),
+            clones=item.get("clones") or "refuse",
             fresh_id=str(uuid.uuid4()),
         )
 
@@ -74,6 +86,9 @@ class Volumes(_OnBackend):
             self.advice = self.backend.advice()
         return super().observe(wants)
 
+    def with_snapshots(self, want: VolumeWish) -> t.Tuple[str, ...]:
+        return (want.name, *([want.source.volume] if want.source else []))
+
     def plan(self, want: VolumeWish, world: World) -> Plan:
         return self.warned(plan_volume(want, world, self.backend), *(self.advice or ()))
 
@@ -81,7 +96,7 @@ class Volumes(_OnBackend):
         return volume_result(state)
 
 
-class Attachments(_OnBackend):
+class Attachments(OnBackend):
     plural = "attachments"
 
     def __init__(self, options: t.Dict[str, t.Any]) -> None:
@@ -168,17 +183,26 @@ def _attachment_fields(attachment: Attachment) -> t.Dict[str, t.Any]:
     return {"attachment_id": attachment.id, **{name: getattr(attachment, name) for name in names}}
 
 
-def _text(name: str, key: str, item: t.Dict[str, t.Any]) -> t.Optional[str]:
+def _source(name: str, source: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[Source]:
+    if source is None:
+        return None
+    if source["volume"] == name:
+        raise Invalid(f"volume {name} can't be made from itself; give another name, or revert_to to make it what it was at a snapshot")
+    snapshot = None if source.get("snapshot") is None else check_name(source["snapshot"], "snapshot")
+    return Source(check_name(source["volume"]), snapshot, bool(source.get("force")))
+
+
+def text_of(name: str, key: str, item: t.Dict[str, t.Any]) -> t.Optional[str]:
     text = item.get(key)
     if text is not None and (len(text) > _MAX_TEXT or not text.isprintable()):
-        raise Invalid(f"{key} of volume {name} must be at most {_MAX_TEXT} printable characters; shorten it, without line breaks")
+        raise Invalid(f"{key} of {name} must be at most {_MAX_TEXT} printable characters; shorten it, without line breaks")
     return text
 
 
-def _metadata(name: str, metadata: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[t.Tuple[t.Tuple[str, str], ...]]:
+def metadata_of(name: str, metadata: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[t.Tuple[t.Tuple[str, str], ...]]:
     if metadata is None:
         return None
     for key, value in metadata.items():
         if not isinstance(value, (str, int, float, bool)) or max(len(str(key)), len(str(value))) > _MAX_TEXT:
-            raise Invalid(f"metadata {key} of volume {name} must be one plain value of at most {_MAX_TEXT} characters")
+            raise Invalid(f"metadata {key} of {name} must be one plain value of at most {_MAX_TEXT} characters")
     return tuple(sorted((str(key), str(value)) for key, value in metadata.items()))

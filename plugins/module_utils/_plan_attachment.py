@@ -22,7 +22,7 @@ import typing as t
 
 from ._errors import Conflict, Invalid, Refused
 from ._model.volume import Attachment, Volume
-from ._plan_volume import activation, check_data, known_volume, volume_named
+from ._plan_known import BUSY, activation, check_data, known_volume, volume_named
 from ._reconcile import Plan, Step, World
 from ._volumes import VolumeBackend
 
@@ -55,9 +55,6 @@ _BACKWARDS = ("begin_detaching", "give_up", "fence", "terminate", "release")
 _RESERVABLE = ("available", "downloading")
 _SHAREABLE = ("in-use", "attaching", "reserved")
 
-# Somebody is at the volume itself, or was killed there: its record must not be moved under them.
-_BUSY = ("creating", "extending", "deleting")
-
 
 @dataclasses.dataclass(frozen=True)
 class AttachmentWish:
@@ -85,7 +82,7 @@ def plan_attachment(want: AttachmentWish, world: World, backend: VolumeBackend) 
         if volume is None or volume.attachment(want.instance) is None:
             return _nothing_to_take_back(want, volume, backend)
     volume = known_volume(want.volume, world, backend.where)
-    if volume.status in _BUSY:
+    if volume.status in BUSY:
         raise Conflict(f"volume {volume.name} is {volume.status}; run the play that was at it to its end first")
     after = _after(want, volume)
     steps = () if after == volume else (*_fencing(want, volume, backend), _step(want, volume, after, backend))
@@ -102,7 +99,8 @@ def _nothing_to_take_back(want: AttachmentWish, volume: t.Optional[Volume], back
 def _after(want: AttachmentWish, volume: Volume) -> Volume:
     have = volume.attachment(want.instance)
     if want.action == "reserve":
-        return volume.with_attachment(_reserved(want, volume, have))
+        given = dataclasses.replace(volume, reverted_to=None) if have is None else volume  # it may be written to from now on
+        return given.with_attachment(_reserved(want, volume, have))
     if have is None:
         raise Conflict(f"volume {volume.name} is not reserved for {want.instance}; reserve it first")
     return _released(volume, have) if want.action == "release" else volume.with_attachment(_moved(want, volume, have))

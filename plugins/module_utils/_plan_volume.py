@@ -13,12 +13,26 @@ import typing as t
 
 from ._errors import Conflict, Invalid, NotFound, Refused
 from ._model.volume import GIB, Volume
+from ._plan_clones import separation, shared_by, sharing
+from ._plan_known import BUSY, activation, check_data, check_snapshots, gib, known_snapshot, known_volume, volume_named, who
 from ._reconcile import Plan, Step, World
-from ._volumes import VolumeBackend
+from ._volumes import Clone, VolumeBackend
 
 # The statuses between two: an earlier run was stopped there, or another one is at it.
 _GROWABLE = ("available", "in-use", "extending")
-_DELETABLE = ("available", "deleting", "creating", "error", "error_deleting", "error_extending")
+_DELETABLE = ("available", "deleting", "creating", "reverting", "error", "error_deleting", "error_extending")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a volume is made from: another volume, or a snapshot of it. `force`: although somebody may be writing to it."""
+
+    volume: str
+    snapshot: t.Optional[str] = None
+    force: bool = False
+
+    def __str__(self) -> str:
+        return f"snapshot {self.snapshot} of volume {self.volume}" if self.snapshot else f"volume {self.volume}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +49,15 @@ class VolumeWish:
     multiattach: t.Optional[bool] = None
     allocation: t.Optional[str] = None
     wipe: bool = True
+    source: t.Optional[Source] = None
+    revert_to: t.Optional[str] = None
+    cascade: bool = False
+    clones: str = "refuse"
     fresh_id: str = ""
 
 
 def plan_volume(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
-    """Creates, finishes, grows, renames, updates or deletes one volume.
+    """Creates, finishes, grows, renames, updates, reverts or deletes one volume.
 
     Raises Invalid, NotFound, Conflict or Refused.
     """
@@ -48,7 +66,7 @@ def plan_volume(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
         raise Invalid(f"volume {want.name} can't have allocation={want.allocation} at {backend.where}; choose {ways}")
     have = _renamed(want, world) or volume_named(want.name, world)
     if not want.present:
-        return _absent(want, have, backend)
+        return _absent(want, have, world, backend)
     if have is None:
         return _create(want, world, backend)
     return _update(want, have, world, backend)
@@ -66,26 +84,69 @@ def _renamed(want: VolumeWish, world: World) -> t.Optional[Volume]:
     return new
 
 
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+    """What a volume begins with; nothing by default."""
+
+    volume_id: t.Optional[str] = None
+    snapshot_id: t.Optional[str] = None
+    size_bytes: int = 0
+    volume_type: t.Optional[str] = None
+    said: str = ""
+
+
 def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
-    if want.size_bytes is None:
-        raise Invalid(f"volume {want.name} does not exist at {backend.where} yet and needs a size_gib to be made")
+    if want.revert_to is not None:
+        raise NotFound(f"there is no volume {want.name} at {backend.where} that could be reverted; leave revert_to out to make it")
+    origin = _Origin() if want.source is None else _origin(want, want.source, world, backend)
+    size = _first_size(want, origin, backend)
     after = Volume(
         name=want.name,
         id=want.fresh_id,
-        size_bytes=want.size_bytes,
-        volume_type=want.volume_type,
+        size_bytes=size,
+        volume_type=want.volume_type or origin.volume_type,
         description=want.description,
         metadata=want.metadata or (),
         multiattach=bool(want.multiattach),
         allocation=want.allocation or backend.allocation,
+        source_volid=origin.volume_id,
+        snapshot_id=origin.snapshot_id,
         path=backend.locate(want.fresh_id),
+        data_bytes=size,  # as later items of the same task see it
     )
     refusal = backend.missing(after, _others(world, None))
     if refusal:
         raise Refused(f"volume {want.name} can't be made: {refusal}")
     creating = dataclasses.replace(after, status="creating")
-    record = Step(f"record volume {want.name} as creating", backend.swap, (None, creating))
+    record = Step(f"record volume {want.name} as creating{origin.said}", backend.swap, (None, creating))
     return Plan(want.name, None, after, (record,) + _creation(creating, after, backend))
+
+
+def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBackend) -> _Origin:
+    check_snapshots(backend)
+    volume = known_volume(source.volume, world, backend.where)
+    said = f", from {source}"
+    if source.snapshot is not None:
+        snapshot = known_snapshot(volume, source.snapshot)
+        return _Origin(volume.id, snapshot.id, snapshot.size_bytes, volume.volume_type, said)
+    if volume.status in BUSY:
+        raise Conflict(f"volume {want.name} can't be made from volume {volume.name}, which is {volume.status}; {who(volume)}")
+    if volume.attachments and not source.force:
+        raise Refused(
+            f"volume {want.name} can't be made from volume {volume.name} while that is held by {volume.holders()}, who may be writing; "
+            "detach it first, or take it as it is at that moment with source.force=true"
+        )
+    check_data(volume)
+    return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said)
+
+
+def _first_size(want: VolumeWish, origin: _Origin, backend: VolumeBackend) -> int:
+    size = want.size_bytes or origin.size_bytes
+    if not size:
+        raise Invalid(f"volume {want.name} does not exist at {backend.where} yet and needs a size_gib to be made")
+    if size < origin.size_bytes:
+        raise Refused(f"volume {want.name} can't have {size // GIB} GiB, as {want.source} has {origin.size_bytes // GIB}; make it at least as large")
+    return size
 
 
 def _others(world: World, have: t.Optional[Volume]) -> t.List[Volume]:
@@ -95,8 +156,10 @@ def _others(world: World, have: t.Optional[Volume]) -> t.List[Volume]:
 
 def _creation(creating: Volume, after: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
     filled = dataclasses.replace(creating, size_bytes=after.size_bytes)
+    copying = (Step(f"copy to {after.name} what it shares with its source", backend.copy, (creating,)),)
     return (
-        Step(f"allocate {_gib(after)} for volume {after.name}", backend.allocate, (filled,)),
+        *(copying if creating.source_volid and backend.copies(creating) else ()),
+        Step(f"allocate {gib(after)} for volume {after.name}", backend.allocate, (filled,)),
         Step(f"mark volume {after.name} available", backend.swap, (creating, after)),
     )
 
@@ -104,37 +167,73 @@ def _creation(creating: Volume, after: Volume, backend: VolumeBackend) -> t.Tupl
 def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend) -> Plan:
     if have.status == "deleting":
         raise Conflict(f"volume {have.name} is half deleted by an earlier run; finish that with state=absent, then make it anew")
+    if want.source is not None:
+        _check_source(want.source, have, world)
     changes = _changes(want, have)
-    size = _wished_size(want, have)
-    after = dataclasses.replace(have, size_bytes=size, **changes)
+    after = dataclasses.replace(have, size_bytes=_wished_size(want, have), **changes)
     if have.status == "creating":  # an earlier run was stopped between the record and the data: go on from there
         after = dataclasses.replace(after, status="available")
         return _way(want, have, after, _creation(have, after, backend))
     check_data(have)
-    steps = activation(have, backend)
-    if size > have.size_bytes or have.status == "extending":
-        after = dataclasses.replace(after, status=have.at_rest().status)
-        return dataclasses.replace(_way(want, have, after, steps + _extension(have, after, world, backend)), undo=_unextending(have, after, backend))
-    if have.data_bytes < have.size_bytes:
-        steps += (Step(f"grow the data of volume {have.name} to the recorded {_gib(have)}", backend.allocate, (have,)),)
-    if after != have:
-        steps += (Step(f"update {', '.join(sorted(changes))} of volume {have.name}", backend.swap, (have, after)),)
-    return _way(want, have, after, steps)
+    if have.status == "reverting" or _reverts(want, have):
+        return _reversion(want, have, after, backend)
+    if after.size_bytes > have.size_bytes or have.status == "extending":
+        return _growth(want, have, dataclasses.replace(after, status=have.at_rest().status), world, backend)
+    return _way(want, have, after, activation(have, backend) + _touch(have, after, sorted(changes), backend))
+
+
+def _touch(have: Volume, after: Volume, changes: t.Sequence[str], backend: VolumeBackend) -> t.Tuple[Step, ...]:
+    """What brings a volume to its record, and its record to the wish."""
+    short = Step(f"grow the data of volume {have.name} to the recorded {gib(have)}", backend.allocate, (have,))
+    update = Step(f"update {', '.join(changes)} of volume {have.name}", backend.swap, (have, after))
+    return ((short,) if have.data_bytes < have.size_bytes else ()) + ((update,) if after != have else ())
+
+
+def _check_source(source: Source, have: Volume, world: World) -> None:
+    """Refuses a volume that was made from something else, as far as what it shall be made from is still there to compare."""
+    volume = volume_named(source.volume, world)
+    snapshot = volume.snapshot(source.snapshot) if volume and source.snapshot else None
+    made = [(volume, have.source_volid), (snapshot, have.snapshot_id)]
+    if [one for one, recorded in made if one and one.id != recorded]:
+        raise Refused(f"volume {have.name} is there and was not made from {source}; delete it to make it anew, or choose another name")
+
+
+def _growth(want: VolumeWish, have: Volume, after: Volume, world: World, backend: VolumeBackend) -> Plan:
+    plan = _way(want, have, after, activation(have, backend) + _extension(have, after, world, backend))
+    return dataclasses.replace(plan, undo=_unextending(have, after, backend))
+
+
+def _reverts(want: VolumeWish, have: Volume) -> bool:
+    """Whether the volume has to be reverted: not so when nobody had it since it was."""
+    return want.revert_to is not None and known_snapshot(have, want.revert_to).id != have.reverted_to
+
+
+def _reversion(want: VolumeWish, have: Volume, after: Volume, backend: VolumeBackend) -> Plan:
+    if want.revert_to is None:
+        raise Conflict(f"volume {have.name} is half reverted by an earlier run; finish that with revert_to")
+    if have.attachments or have.status not in ("available", "reverting"):
+        raise Refused(f"volume {have.name} is {have.status} and can't be reverted; {who(have)}")
+    if after.size_bytes != have.size_bytes:
+        raise Invalid(f"volume {have.name} can't be reverted and extended at once; do that in two tasks")
+    snapshot = known_snapshot(have, want.revert_to)
+    after = dataclasses.replace(after, status="available", reverted_to=snapshot.id)
+    reverting = dataclasses.replace(have, status="reverting", reverted_to=None)
+    steps = [] if have == reverting else [Step(f"mark volume {have.name} reverting", backend.swap, (have, reverting))]
+    steps.append(Step(f"revert volume {have.name} to snapshot {snapshot.name}", backend.revert, (reverting, snapshot)))
+    if snapshot.size_bytes < have.size_bytes:
+        steps.append(Step(f"grow volume {have.name} back to {gib(have)}", backend.allocate, (reverting,)))
+    steps.append(Step(f"mark volume {after.name} available", backend.swap, (reverting, after)))
+    return _way(want, have, after, activation(have, backend) + tuple(steps))
 
 
 def _way(want: VolumeWish, have: Volume, after: Volume, steps: t.Tuple[Step, ...]) -> Plan:
     return Plan(after.name, have, after, steps, label=want.name)
 
 
-def activation(have: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
-    """What makes the data accessible, where it is not."""
-    return () if have.active else (Step(f"activate volume {have.name}", backend.activate, (have,)),)
-
-
 def _wished_size(want: VolumeWish, have: Volume) -> int:
     size = have.size_bytes if want.size_bytes is None else want.size_bytes
     if size < have.size_bytes:
-        raise Refused(f"volume {have.name} has {_gib(have)} and can't shrink to {size // GIB} GiB; make a smaller one and copy the data")
+        raise Refused(f"volume {have.name} has {gib(have)} and can't shrink to {size // GIB} GiB; make a smaller one and copy the data")
     return size
 
 
@@ -151,14 +250,17 @@ def _changes(want: VolumeWish, have: Volume) -> t.Dict[str, t.Any]:
 
 def _extension(have: Volume, after: Volume, world: World, backend: VolumeBackend) -> t.Tuple[Step, ...]:
     if have.status not in _GROWABLE:
-        raise Conflict(f"volume {have.name} is {have.status} and can't be extended now; {_who(have)}")
+        raise Conflict(f"volume {have.name} is {have.status} and can't be extended now; {who(have)}")
+    taking = [snapshot.name for snapshot in have.snapshots if snapshot.status == "creating"]
+    if taking:
+        raise Conflict(f"volume {have.name} can't be extended while its snapshot {taking[0]} is being taken; run that to its end first")
     refusal = backend.missing(after, _others(world, have))
     if refusal:
         raise Refused(f"volume {have.name} can't be extended: {refusal}")
     extending = dataclasses.replace(after, status="extending")
     steps = () if have == extending else (Step(f"mark volume {have.name} extending", backend.swap, (have, extending)),)
     return steps + (
-        Step(f"grow volume {have.name} to {_gib(after)}", backend.allocate, (extending,)),
+        Step(f"grow volume {have.name} to {gib(after)}", backend.allocate, (extending,)),
         Step(f"mark volume {have.name} {after.status}", backend.swap, (extending, after)),
     )
 
@@ -167,7 +269,7 @@ def _unextending(have: Volume, after: Volume, backend: VolumeBackend) -> t.Tuple
     """Without it a volume that can't grow could neither be used nor given back any more."""
     back = dataclasses.replace(have.at_rest(), size_bytes=have.data_bytes) if have.status == "extending" else have
     extending = dataclasses.replace(after, status="extending")
-    return (Step(f"leave volume {have.name} at {_gib(back)}", _put_back, (backend, extending, back)),)
+    return (Step(f"leave volume {have.name} at {gib(back)}", _put_back, (backend, extending, back)),)
 
 
 def _put_back(backend: VolumeBackend, extending: Volume, back: Volume) -> None:
@@ -178,61 +280,49 @@ def _put_back(backend: VolumeBackend, extending: Volume, back: Volume) -> None:
     backend.swap(extending, back)
 
 
-def _absent(want: VolumeWish, have: t.Optional[Volume], backend: VolumeBackend) -> Plan:
+def _absent(want: VolumeWish, have: t.Optional[Volume], world: World, backend: VolumeBackend) -> Plan:
     if have is None:
         return Plan(want.name, None, None)
     if have.attachments or have.status not in _DELETABLE:
-        raise Refused(f"volume {have.name} is {have.status} and can't be deleted; {_who(have)}")
+        raise Refused(f"volume {have.name} is {have.status} and can't be deleted; {who(have)}")
+    for obstacle in _obstacles(want, have, backend):
+        raise Refused(f"volume {have.name} can't be deleted: {obstacle}")
+    clones = shared_by(backend.clones(have), world, backend, want.clones)
+    if clones and want.clones == "refuse":
+        raise Refused(f"volume {have.name} can't be deleted: {sharing(clones)}")
+    return Plan(have.name, have, None, _deletion(want, have, backend, clones))
+
+
+def _obstacles(want: VolumeWish, have: Volume, backend: VolumeBackend) -> t.Iterator[str]:
+    """What keeps a volume from being deleted, and what to do about it."""
     refusal = backend.missing()
     if refusal:
-        raise Refused(f"volume {have.name} can't be deleted: {refusal}")
+        yield refusal
     holder = backend.holder(have)
     if holder:
-        raise Refused(f"volume {have.name} can't be deleted: it is in use by {holder} on the storage host; end that first")
+        yield f"it is in use by {holder} on the storage host; end that first"
     dependants = backend.dependants(have)
     if dependants:
-        raise Refused(f"volume {have.name} can't be deleted: {dependants}; remove that first")
-    return Plan(have.name, have, None, _deletion(want, have, backend))
+        yield f"{dependants}; remove that first"
+    if have.snapshots and not want.cascade:
+        names = ", ".join(sorted(snapshot.name for snapshot in have.snapshots))
+        yield f"it has snapshots: {names}; delete them first, or with it by cascade=true"
 
 
-def _deletion(want: VolumeWish, have: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+def _deletion(want: VolumeWish, have: Volume, backend: VolumeBackend, clones: t.Sequence[Clone]) -> t.Tuple[Step, ...]:
     deleting = dataclasses.replace(have, status="deleting")
     steps = [] if have == deleting else [Step(f"mark volume {have.name} deleting", backend.swap, (have, deleting))]
+    dropping = [Step(f"remove snapshot {snapshot.name} of volume {have.name}", backend.drop, (deleting, snapshot)) for snapshot in have.snapshots]
+    if clones and want.clones == "trash":
+        retiring = Step(f"move volume {have.name} to the trash until its clones are gone", backend.retire, (deleting,))
+        return (*steps, *dropping, retiring)
+    return (*steps, *separation(clones, backend), *dropping, *_removal(want, have, deleting, backend))
+
+
+def _removal(want: VolumeWish, have: Volume, deleting: Volume, backend: VolumeBackend) -> t.Iterator[Step]:
     if want.wipe and backend.needs_wipe(have):
-        steps.append(Step(f"wipe the data of volume {have.name}", backend.wipe, (deleting,)))
+        yield Step(f"wipe the data of volume {have.name}", backend.wipe, (deleting,))
     if not backend.record_in_data:
-        steps.append(Step(f"remove the data of volume {have.name}", backend.remove, (deleting,)))
+        yield Step(f"remove the data of volume {have.name}", backend.remove, (deleting,))
     what = "volume" if backend.record_in_data else "the record of volume"
-    steps.append(Step(f"remove {what} {have.name}", backend.swap, (deleting, None)))
-    return tuple(steps)
-
-
-def check_data(have: Volume) -> None:
-    """Refuses a volume whose data is gone: a record alone is not a volume."""
-    if have.data_bytes is None:
-        raise Refused(f"the data of volume {have.name} is gone from {have.path}; bring it back, or delete the volume with state=absent")
-
-
-def volume_named(name: str, world: World) -> t.Optional[Volume]:
-    """The volume of exactly this name, or None; Conflict when its record can't be relied upon."""
-    volume: t.Optional[Volume] = world.get(name)
-    if volume is not None and volume.flaw:
-        raise Conflict(f"the record of volume {name} is damaged: {volume.flaw}")
-    return volume
-
-
-def known_volume(name: str, world: World, where: str) -> Volume:
-    """The volume of exactly this name, or NotFound with the names there are."""
-    volume = volume_named(name, world)
-    if volume is None:
-        near = ", ".join(sorted(str(key) for key in world)[:8]) or "none"
-        raise NotFound(f"there is no volume {name} at {where}; make it first, or choose one of: {near}")
-    return volume
-
-
-def _gib(volume: Volume) -> str:
-    return f"{volume.size_bytes / GIB:g} GiB"
-
-
-def _who(volume: Volume) -> str:
-    return f"it is held by {volume.holders()}; detach it first" if volume.attachments else "wait for the run that is at it, or set it right by hand"
+    yield Step(f"remove {what} {have.name}", backend.swap, (deleting, None))

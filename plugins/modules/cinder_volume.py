@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cinder_volume
-short_description: Make, extend and delete volumes
+short_description: Make, clone, extend, revert and delete volumes
 version_added: 0.1.0
 description:
   - Manages volumes on a storage host, without any OpenStack service.
@@ -69,6 +69,49 @@ options:
     description:
       - Whether several instances may hold the volume at once. The default is V(false).
     type: bool
+  source: &source
+    description:
+      - What a new volume is made from. It then begins with that data, and with that size unless O(size_gib) is larger.
+      - It is a clone that shares the data with its source, until more than O(backend.max_clone_depth) clones stand one behind the other.
+      - Of a volume that is there already it is checked that it was made from this source, as long as that is there as well.
+      - Needs O(backend.driver=rbd).
+    type: dict
+    version_added: 0.2.0
+    suboptions:
+      volume:
+        description: The name of a volume in the same backend.
+        type: str
+        required: true
+      snapshot:
+        description: The name of a snapshot of that volume. Without it, the volume as it is now.
+        type: str
+      force:
+        description:
+          - Makes it also from a volume that is held by an instance, with what the instance has written by then, as after a power failure.
+        type: bool
+        default: false
+  revert_to: &revert_to
+    description:
+      - Makes the volume what it was at this snapshot of it. What was written since is lost; its size stays.
+      - Nothing is done when it was reverted to this snapshot already and was not reserved for anybody since.
+      - A volume that is reserved or attached is not reverted.
+      - Needs O(backend.driver=rbd).
+    type: str
+    version_added: 0.2.0
+  cascade: &cascade
+    description:
+      - With O(state=absent), whether the snapshots of the volume are deleted with it. A volume with snapshots is not deleted otherwise.
+    type: bool
+    version_added: 0.2.0
+  clones: &clones
+    description:
+      - With O(state=absent), what is done about volumes that were cloned from this one and share data with it.
+      - With V(refuse), which is the default, nothing is deleted.
+      - With V(flatten) each of them gets its own copy first, which takes as long as that is to be written.
+      - With V(trash) the data stays in Ceph's trash until the last of them is gone or has its own copy. It goes with the next volume that is deleted then.
+    type: str
+    choices: [refuse, flatten, trash]
+    version_added: 0.2.0
   wipe: &wipe
     description:
       - Whether the data is overwritten with zeros before it is removed. The default is V(true).
@@ -89,9 +132,14 @@ options:
       description: *description
       metadata: *metadata
       multiattach: *multiattach
+      source: *source
+      revert_to: *revert_to
+      cascade: *cascade
+      clones: *clones
       wipe: *wipe
 seealso:
   - module: stackless.block.cinder_volume_info
+  - module: stackless.block.cinder_snapshot
   - module: stackless.block.cinder_attachment
   - module: stackless.block.cinder_pool_info
 """
@@ -122,6 +170,12 @@ EXAMPLES = r"""
     backend: "{{ backend }}"
     name: web-2
     new_name: web-old
+
+- name: Make a volume that begins as a copy of another one
+  stackless.block.cinder_volume:
+    backend: {driver: rbd, pool: volumes}
+    name: db-copy
+    source: {volume: db-data}
 
 - name: Delete a volume, and overwrite what was on it
   stackless.block.cinder_volume:
@@ -197,6 +251,22 @@ results:
       elements: dict
       returned: when the volume is there
       sample: []
+    snapshots: &r_snapshots
+      description: The snapshots of the volume.
+      type: list
+      elements: dict
+      returned: when the volume is there
+      sample: []
+    source_volid: &r_source_volid
+      description: The id of the volume that it was made from, or from whose snapshot; null where it was not.
+      type: str
+      returned: when the volume is there
+      sample: null
+    snapshot_id: &r_snapshot_id
+      description: The id of the snapshot that it was made from; null where it was not.
+      type: str
+      returned: when the volume is there
+      sample: null
     record: &r_record
       description: The whole record, as later tasks of a play take it in O(assume).
       type: dict
@@ -214,6 +284,9 @@ size_gib: *r_size_gib
 size_bytes: *r_size_bytes
 path: *r_path
 attachments: *r_attachments
+snapshots: *r_snapshots
+source_volid: *r_source_volid
+snapshot_id: *r_snapshot_id
 record: *r_record
 """
 
@@ -233,6 +306,17 @@ OPTIONS = {
     "description": {"type": "str"},
     "metadata": {"type": "dict"},
     "multiattach": {"type": "bool"},
+    "source": {
+        "type": "dict",
+        "options": {
+            "volume": {"type": "str", "required": True},
+            "snapshot": {"type": "str"},
+            "force": {"type": "bool", "default": False},
+        },
+    },
+    "revert_to": {"type": "str"},
+    "cascade": {"type": "bool"},
+    "clones": {"type": "str", "choices": ["refuse", "flatten", "trash"]},
     "wipe": {"type": "bool"},
 }
 

@@ -74,6 +74,13 @@ volumes:
       returned: success
       sample:
         - {instance: web-1, host: compute-1, status: attached, device: vdb}
+    snapshots:
+      description: The snapshots of the volume.
+      type: list
+      elements: dict
+      returned: success
+      sample:
+        - {name: before-upgrade, status: available, created_at: '2026-01-31T23:00:00Z'}
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -324,13 +324,13 @@ def homes_of(looks: Answers, made: Answers | None = None) -> dict[str, str]:
 
 
 def volumes(wishes: Sequence[Mapping[str, Any]], storage_hosts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The wished volumes by storage host; one that names none belongs to the only host there is."""
+    """The wished volumes, or snapshots of volumes, by storage host; one that names none belongs to the only host there is."""
     homes: dict[str, list[dict[str, Any]]] = {host: [] for host in storage_hosts}
     for wish in wishes:
         home = wish.get("storage_host") or (storage_hosts[0] if len(storage_hosts) == 1 else None)
         if home not in homes:
             named = f"names {home}, which is none of the storage hosts" if home else "names no storage_host"
-            raise ValueError(f"volume {wish.get('name')} {named}; choose one of: {', '.join(storage_hosts) or 'none is known'}")
+            raise ValueError(f"volume {wish.get('volume', wish.get('name'))} {named}; choose one of: {', '.join(storage_hosts) or 'none is known'}")
         homes[home].append({key: value for key, value in wish.items() if key != "storage_host"})
     return homes
 

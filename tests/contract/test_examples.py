@@ -29,6 +29,7 @@ BEFORE = {
         {"stackless.block.cinder_volume": {"backend": "{{ backend }}", "volumes": VOLUMES}},
         {"stackless.block.cinder_attachment": {"backend": "{{ backend }}", "volume": "db-log", "instance": "web-1", "host": "c", "action": "reserve"}},
     ],
+    "cinder_snapshot": [{"stackless.block.cinder_volume": {"backend": {"driver": "rbd", "pool": "volumes"}, "volumes": VOLUMES}}],
 }
 ORDER = {"libvirt_disk": [0, 3, 4, 1, 2]}
 
@@ -77,7 +78,7 @@ def test_the_examples_run(walk, ceph, module):
             **{f"stackless.block.{name}": walk.tgtd.options for name in ("iscsi_target", "iscsi_target_info")},
             **{f"stackless.block.{name}": libvirt for name in ("libvirt_disk", "libvirt_disk_info", "connector_info")},
         },
-        "tasks": [*BEFORE.get(module, []), *(placed(walk, ceph, folder, task) for task in ordered)],
+        "tasks": [placed(walk, ceph, folder, task) for task in [*BEFORE.get(module, []), *ordered]],
     }
     path = Path(walk.directory, f"{module}.yml")
     path.write_text(yaml.safe_dump([play], sort_keys=False))

@@ -28,8 +28,8 @@ from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd impor
 
 from tests.contract.test_reserve_race import call as call_inside
 from tests.rig.ceph import FEATURES, Ceph
-from tests.rig.collection import collections_path, run_module
-from tests.rig.pools import RbdPool
+from tests.rig.collection import collections_path
+from tests.rig.pools import RbdPool, call, good, refusal
 
 GIB = 1 << 30
 OTHER = "volume-0b5e7a1c-2222-4222-8333-444455556666"  # as Cinder would name one of its own
@@ -44,23 +44,6 @@ spawn = multiprocessing.get_context("spawn")
 @pytest.fixture
 def pool(ceph):
     return RbdPool(ceph)
-
-
-def call(pool, check=False, module="cinder_volume", backend=None, env=None, **options):
-    answer = run_module(module, {"backend": {**pool.backend, **(backend or {})}, **options}, check=check, env=env)
-    assert "Traceback" not in str(answer)
-    return answer
-
-
-def good(answer):
-    assert not answer.get("failed"), answer["msg"]
-    return answer
-
-
-def refusal(answer):
-    assert answer.get("failed"), "it was not refused"
-    assert "\n" not in answer["msg"]
-    return answer["msg"]
 
 
 def make_image(pool, name, size=GIB, **options):
@@ -191,24 +174,6 @@ def test_an_image_whose_record_was_taken_away_is_somebody_elses(pool):
 
 
 # ---- what must not be deleted
-
-
-@pytest.mark.parametrize("check", [False, True])
-def test_snapshots_and_clones_are_named(pool, check):
-    import rbd
-
-    made = good(call(pool, name="db", size_gib=1))
-    name = f"volume-{made['id']}"
-    with pool.open() as io, rbd.Image(io, name) as image:
-        for snapshot in ("monday", "tuesday"):
-            image.create_snap(snapshot)
-        image.protect_snap("monday")
-        rbd.RBD().clone(io, name, "monday", io, "child", features=FEATURES)
-    before = pool.traces()
-    told = refusal(call(pool, check=check, name="db", state="absent"))
-    clone = f"{pool.ceph.pool}/{pool.namespace}/child"
-    assert f"volume db can't be deleted: it has snapshots: monday, tuesday and clones: {clone}; remove that first" in told
-    assert pool.traces() == before
 
 
 def watch(conf, pool, namespace, name, opened):

@@ -44,7 +44,7 @@ def walk(ground):
 
 def clear(walk):
     good(walk.play("detach", attachments=ATTACHMENTS))
-    good(walk.play("volume", volumes=[{"name": r["name"]} for r in walk.records()], volume_state="absent"))
+    good(walk.play("volume", volumes=[{"name": r["name"], "cascade": True} for r in walk.records()], volume_state="absent"))
 
 
 def alias_of(walk, name="db-data"):
@@ -196,3 +196,26 @@ def test_only_ceph_can_keep_a_host_from_its_volumes():
         silence(walk, "compute-1")
         bad(walk.play("fence", lost_host="compute-1"), "this storage can't keep a host from its data")
         assert statuses(walk) == {"db-data": "in-use"}
+
+
+def test_snapshots_of_a_volume_that_a_guest_writes_to_by_the_playbooks(walk):
+    good(walk.play("attach", **WISH))
+    walk.libvirtd.qemu_io(domain_of(walk), alias_of(walk), "write -P 0xa5 0 64k")
+    wish = {"snapshots": [{"volume": "db-data", "name": "monday"}]}
+    assert "who may be writing" in bad(walk.play("snapshot", **wish)).output
+    forced = {"snapshots": [{**wish["snapshots"][0], "force": True}]}
+    predicted = good(walk.play("snapshot", check=True, **forced))
+    taken = good(walk.play("snapshot", **forced))
+    assert taken.changed == predicted.changed and len(taken.changed) == 1 and len(taken.steps) == 3
+    assert good(walk.play("snapshot", **forced)).changed == []
+    walk.libvirtd.qemu_io(domain_of(walk), alias_of(walk), "write -P 0x5a 0 64k")
+    good(walk.play("volume", volumes=[{"name": "new", "source": {"volume": "db-data", "snapshot": "monday"}}]))
+    with walk.pool.image("volume-" + alias_of(walk, "new")[3:], read_only=True) as image:
+        assert image.read(0, 1 << 16) == b"\xa5" * (1 << 16)
+    good(walk.play("volume", volumes=[{"name": "new"}], volume_state="absent"))
+    good(walk.play("detach", **BACK))
+    good(walk.play("volume", volumes=[{"name": "db-data", "revert_to": "monday"}]))
+    good(walk.play("attach", **WISH))
+    walk.libvirtd.qemu_io(domain_of(walk), alias_of(walk), "read -P 0xa5 0 64k")
+    good(walk.play("detach", **BACK))
+    good(walk.play("snapshot", **wish, snapshot_state="absent"))

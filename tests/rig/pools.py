@@ -6,14 +6,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from pathlib import Path
 from typing import Any
 
 from tests.rig.ceph import Ceph
+from tests.rig.collection import run_module
 
 NUMBERS = itertools.count(1)
+
+
+def call(pool: Any, check: bool = False, module: str = "cinder_volume", backend: Any = None, env: Any = None, **options: Any) -> dict[str, Any]:
+    """What a module answers about a pool."""
+    answer = run_module(module, {"backend": {**pool.backend, **(backend or {})}, **options}, check=check, env=env)
+    assert "Traceback" not in str(answer)
+    return answer
+
+
+def good(answer: dict[str, Any]) -> dict[str, Any]:
+    assert not answer.get("failed"), answer["msg"]
+    return answer
+
+
+def refusal(answer: dict[str, Any]) -> str:
+    assert answer.get("failed"), "it was not refused"
+    assert "\n" not in answer["msg"]
+    return answer["msg"]
 
 
 class DirectoryPool:
@@ -58,11 +78,14 @@ class RbdPool:
 
     def traces(self) -> list[Any]:
         """Every object with its version, which every write raises."""
+        import rados
+
         found = []
         with self.open() as io:
             for one in io.list_objects():
-                io.stat(one.key)
-                found.append((one.key, io.get_last_version()))
+                with contextlib.suppress(rados.ObjectNotFound):  # only a snapshot has it still
+                    io.stat(one.key)
+                    found.append((one.key, io.get_last_version()))
         return sorted(found)
 
     def volumes(self) -> list[str]:
@@ -86,8 +109,6 @@ class RbdPool:
 
     def image(self, name: str, **options: Any) -> Any:
         """An open image, as a context manager: another's hand."""
-        import contextlib
-
         import rbd
 
         @contextlib.contextmanager
@@ -98,7 +119,18 @@ class RbdPool:
         return opened()
 
     def size_of(self, path: str) -> int:
+        with self._at(path, read_only=True) as image:
+            return image.size()
+
+    def write(self, path: str, data: bytes, offset: int = 0) -> None:
+        with self._at(path) as image:
+            image.write(data, offset)
+
+    def read(self, path: str, size: int, offset: int = 0) -> bytes:
+        with self._at(path, read_only=True) as image:
+            return image.read(offset, size)
+
+    def _at(self, path: str, **options: Any) -> Any:
         prefix, _slash, name = path.rpartition("/")
         assert prefix == f"rbd:{self.ceph.pool}/{self.namespace}".rstrip("/"), path
-        with self.image(name, read_only=True) as image:
-            return image.size()
+        return self.image(name, **options)

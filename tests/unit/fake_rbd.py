@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A pool of a Ceph cluster in memory, with the verbs of _rbd_cluster.Cluster. It refuses what the real one refuses."""
+"""A pool of a Ceph cluster in memory, with the verbs of _rbd_lineage.Lineage. It refuses what the real one refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import contextlib
 import dataclasses
 
-from ansible_collections.stackless.block.plugins.module_utils._errors import Busy, Refused
+from ansible_collections.stackless.block.plugins.module_utils._errors import Busy, Failed, Refused
+from ansible_collections.stackless.block.plugins.module_utils._volumes import Clone
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import Image
 
 DF = {"stats": {"total_bytes": 1 << 40}, "pools": [{"name": "volumes", "stats": {"stored": 1 << 36, "max_avail": 1 << 38}}]}
@@ -25,6 +26,10 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.found: dict[str, Image] = {}  # by key
+        self.trash: dict[str, Image] = {}  # by key
+        self.snaps: dict[str, dict[str, int]] = {}  # by key of the image: their numbers by name
+        self.hidden: dict[str, set[int]] = {}  # by key of the image: the numbers of removed ones that clones keep
+        self.parents: dict[str, tuple[str, int]] = {}  # by key of the clone: key of the parent, and number of its snapshot
         self.opened: dict[str, list[str]] = {}  # by name of the image: who has it open
         self.noted: dict[str, str] = {}
         self.writes = 0
@@ -41,13 +46,17 @@ class FakeCluster:
         return self.answers.get(prefix)
 
     def images(self):
-        return list(self.found.values())
+        return [self._shown(image) for image in self.found.values()]
 
     def image(self, image):
-        return self.found.get(image.key)
+        return self._shown(self.found.get(image.key))
 
     def named(self, name):
-        return next((image for image in self.found.values() if image.name == name), None)
+        return self._shown(next((image for image in self.found.values() if image.name == name), None))
+
+    def _shown(self, image):
+        kept = image and (image.snapshots or self.snaps.get(image.key) or self.hidden.get(image.key))
+        return dataclasses.replace(image, snapshots=bool(kept)) if image else None
 
     def create(self, name, size_bytes, shared):
         assert self.named(name) is None
@@ -67,16 +76,89 @@ class FakeCluster:
     def remove(self, image):
         if self.watchers(image):
             raise Busy(", ".join(self.watchers(image)))
-        if image.snapshots:
-            raise Refused("it has snapshots: s1")
         self._write()
-        self.found.pop(image.key, None)
+        self._delete(self.found, image)
+
+    def _delete(self, where, image):
+        now = self._shown(where.get(image.key))
+        if now and now.snapshots:
+            raise Refused("it has snapshots")
+        self._detach(image.key)
+        where.pop(image.key, None)
+
+    def _detach(self, key):
+        """A clone shares nothing any more: what was kept for it alone goes."""
+        parent, _number = self.parents.pop(key, (None, 0))
+        if parent:
+            self.hidden[parent] &= {number for other, number in self.parents.values() if other == parent}
+
+    # ---- lineage
+
+    def snapshots(self, image):
+        return sorted(self.snaps.get(image.key, {})) or (["s1"] if image.snapshots and not self.hidden.get(image.key) else [])
+
+    def take(self, image, name):
+        self._write()
+        self.made += 1
+        self.snaps.setdefault(image.key, {}).setdefault(name, self.made)
+
+    def drop(self, image, name):
+        self._write()
+        number = self.snaps.get(image.key, {}).pop(name, None)
+        if (image.key, number) in self.parents.values():
+            self.hidden.setdefault(image.key, set()).add(number)
+
+    def revert(self, image, name):
+        self._write()
+        if name not in self.snaps[image.key]:
+            raise Failed(f"there is no snapshot {name}")
+        self.found[image.key] = dataclasses.replace(self.found[image.key], size_bytes=self.reverted_bytes)
+        return self.reverted_bytes
+
+    reverted_bytes = 1 << 30
+
+    def clone(self, parent, snapshot, name, shared):
+        assert self.named(name) is None
+        self._write()
+        self.made += 1
+        key = f"k{self.made}"
+        self.found[key] = dataclasses.replace(self.found[parent.key], name=name, key=key, snapshots=False)
+        self.parents[key] = (parent.key, self.snaps[parent.key][snapshot])
+        self.hidden.setdefault(parent.key, set())
+
+    def clones(self, image, snapshot=None):
+        number = self.snaps.get(image.key, {}).get(snapshot)
+        keys = [key for key, parent in self.parents.items() if parent[0] == image.key and snapshot in (None, snapshot if parent[1] == number else None)]
+        return [self.own(self.found.get(key) or self.trash[key]) for key in keys]
+
+    def own(self, image):
+        where = " in the trash" if image.key in self.trash else ""
+        return Clone(f"rbd:volumes/{image.name}{where}", ("volumes", "", image.key))
+
+    def flatten(self, clone):
+        self._write()
+        self._detach(clone.handle[2])
+
+    def depth(self, image, most):
+        key, depth = image.key, 0
+        while key in self.parents and depth <= most:
+            key, depth = self.parents[key][0], depth + 1
+        return depth
+
+    def retire(self, image):
+        self._write()
+        self.trash[image.key] = self.found.pop(image.key)
+
+    def trashed(self):
+        return [self._shown(image) for image in self.trash.values()]
+
+    def sweep(self, image):
+        self._write()
+        self._delete(self.trash, image)
+        return True
 
     def watchers(self, image):
         return self.opened.get(image.name, [])
-
-    def built_upon(self, image):
-        return "it has snapshots: s1"
 
     def swap_record(self, image, text):
         self._write()

@@ -372,7 +372,7 @@ class TestDeleting:
 
     def test_with_snapshots_is_refused_by_their_names(self):
         subject = made("with snapshots")
-        with pytest.raises(Refused, match="volume db can't be deleted: it has snapshots: s1; remove that first"):
+        with pytest.raises(Refused, match="volume db can't be deleted: its image has snapshots that were not made by cinder_snapshot: s1; remove that first"):
             plan_volume(WISHES["absent"], subject.observe(), subject)
 
 

@@ -49,12 +49,31 @@ class Attachment:
 
 
 @dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """What a volume was at one moment, `created_at` (UTC, ISO 8601).
+
+    `status` is creating, available or deleting. `size_bytes` is the size that the volume had. `taken` is whether a look
+    at the storage found it (None: nobody looked).
+    """
+
+    id: str
+    name: str
+    size_bytes: int
+    created_at: str
+    status: str = "available"
+    description: t.Optional[str] = None
+    metadata: t.Tuple[t.Tuple[str, str], ...] = ()
+    taken: t.Optional[bool] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
+
+
+@dataclasses.dataclass(frozen=True)
 class Volume:
     """A volume's record; `path` is where the data stands.
 
     `size_bytes` is what the record promises, `data_bytes` what a look at the data found (None: no data). `active` is
     False where the data must be activated before anyone can open it. `flaw` says what is wrong with a record that can
-    be read only in part; such a volume is shown, and nothing is done with it.
+    be read only in part; such a volume is shown, and nothing is done with it. `source_volid` and `snapshot_id` say from
+    what the volume was made. `reverted_to` is the snapshot whose data it holds, until it is given to anybody.
     """
 
     name: str
@@ -67,6 +86,10 @@ class Volume:
     multiattach: bool = False
     allocation: str = "sparse"
     attachments: t.Tuple[Attachment, ...] = ()
+    snapshots: t.Tuple[Snapshot, ...] = ()
+    source_volid: t.Optional[str] = None
+    snapshot_id: t.Optional[str] = None
+    reverted_to: t.Optional[str] = None
     path: t.Optional[str] = None
     data_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
     active: bool = dataclasses.field(default=True, compare=False, metadata={"hidden": True})
@@ -92,6 +115,23 @@ class Volume:
     def _resting(self, attachments: t.Tuple[Attachment, ...]) -> Volume:
         return dataclasses.replace(self, attachments=attachments, status=status_of(attachments))
 
+    def snapshot(self, name: str) -> t.Optional[Snapshot]:
+        return next((s for s in self.snapshots if s.name == name), None)
+
+    def with_snapshot(self, snapshot: Snapshot) -> Volume:
+        """The volume with this snapshot, in place of the earlier one of its name."""
+        kept = tuple(s if s.name != snapshot.name else snapshot for s in self.snapshots)
+        return dataclasses.replace(self, snapshots=kept if snapshot in kept else (*kept, snapshot))
+
+    def without_snapshot(self, name: str) -> Volume:
+        kept = tuple(s for s in self.snapshots if s.name != name)
+        reverted_to = self.reverted_to if self.reverted_to in {s.id for s in kept} else None
+        return dataclasses.replace(self, snapshots=kept, reverted_to=reverted_to)
+
+    def with_taken(self, ids: t.Container[str]) -> Volume:
+        """The volume with what a look at the storage found of its snapshots."""
+        return dataclasses.replace(self, snapshots=tuple(dataclasses.replace(s, taken=s.id in ids) for s in self.snapshots))
+
     def holders(self) -> str:
         """Who has the volume, as a person would say it."""
         return ", ".join(f"{a.instance} on {a.host} ({a.status})" for a in self.attachments)
@@ -107,12 +147,12 @@ def status_of(attachments: t.Sequence[Attachment]) -> str:
     return "available"
 
 
-def check_name(name: t.Optional[str]) -> str:
-    """A volume's name, or Invalid with what a name may be."""
+def check_name(name: t.Optional[str], what: str = "volume") -> str:
+    """The name of a volume or snapshot, or Invalid with what a name may be."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         shown = repr(name if not isinstance(name, str) or len(name) <= 60 else name[:57] + "...")
         raise Invalid(
-            f"{shown} can't be a volume's name; use 1 to 127 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+            f"{shown} can't be a {what}'s name; use 1 to 127 letters, digits, '.', '_' or '-', beginning with a letter or digit"
         )
     return name
 
@@ -128,20 +168,36 @@ def check_size(name: str, size_gib: t.Optional[int]) -> t.Optional[int]:
 
 def volume_from(data: t.Dict[str, t.Any]) -> Volume:
     """A volume from its record as plain data; fields this version does not know are left out."""
-    known = {field.name for field in dataclasses.fields(Volume)}
-    fields = {key: value for key, value in data.items() if key in known}
-    fields["metadata"] = tuple(sorted(dict(data.get("metadata") or {}).items()))
+    fields = _known(Volume, data)
+    fields["metadata"] = _pairs(data)
     fields["attachments"] = tuple(attachment_from(a) for a in data.get("attachments") or ())
+    fields["snapshots"] = tuple(snapshot_from(s) for s in data.get("snapshots") or ())
     return Volume(**fields)
 
 
 def attachment_from(data: t.Dict[str, t.Any]) -> Attachment:
-    known = {field.name for field in dataclasses.fields(Attachment)}
-    return Attachment(**{key: value for key, value in data.items() if key in known})
+    return Attachment(**_known(Attachment, data))
+
+
+def snapshot_from(data: t.Dict[str, t.Any]) -> Snapshot:
+    return Snapshot(**{**_known(Snapshot, data), "metadata": _pairs(data)})
+
+
+def _known(kind: t.Any, data: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
+
+
+def _pairs(data: t.Dict[str, t.Any]) -> t.Tuple[t.Tuple[str, str], ...]:
+    return tuple(sorted(dict(data.get("metadata") or {}).items()))
 
 
 def record_of(volume: Volume) -> t.Dict[str, t.Any]:
     """A volume as plain data, the inverse of `volume_from`."""
-    hidden = {field.name for field in dataclasses.fields(Volume) if field.metadata.get("hidden")}
-    data = {key: value for key, value in dataclasses.asdict(volume).items() if key not in hidden}
-    return {**data, "metadata": dict(volume.metadata), "attachments": list(data["attachments"])}
+    return {**_shown(volume), "attachments": [dataclasses.asdict(a) for a in volume.attachments], "snapshots": [_shown(s) for s in volume.snapshots]}
+
+
+def _shown(it: t.Any) -> t.Dict[str, t.Any]:
+    """The fields of a volume or snapshot that belong into its record."""
+    names = [field.name for field in dataclasses.fields(it) if not field.metadata.get("hidden")]
+    return {**{name: getattr(it, name) for name in names}, "metadata": dict(it.metadata)}

@@ -9,11 +9,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import typing as t
 
 from .._errors import Conflict, Invalid, Refused
 from .._model.pool import Pool
-from .._model.volume import Attachment, Volume
+from .._model.volume import Attachment, Snapshot, Volume
 
 # Keep in sync with doc_fragments/_backend.py
 BACKEND_OPTIONS: t.Dict[str, t.Any] = {
@@ -28,11 +29,24 @@ BACKEND_OPTIONS: t.Dict[str, t.Any] = {
     "secret_uuid": {"type": "str", "no_log": False},
     "data_pool": {"type": "str"},
     "features": {"type": "list", "elements": "str"},
+    "max_clone_depth": {"type": "int", "default": 5},
     "timeout": {"type": "int", "default": 10},
     "allocation": {"type": "str", "choices": ["sparse", "full", "thin", "thick"]},
     "max_over_subscription_ratio": {"type": "float", "default": 20.0},
     "max_pool_used_percent": {"type": "float", "default": 95.0},
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Clone:
+    """Something that shares data with a volume: another `volume`, or what somebody else made at `path`; `handle` is how the driver finds it."""
+
+    path: str
+    handle: t.Tuple[str, ...] = dataclasses.field(repr=False)
+    volume: t.Optional[Volume] = None
+
+    def __str__(self) -> str:
+        return self.volume.name if self.volume else self.path
 
 
 class VolumeBackend:
@@ -42,6 +56,7 @@ class VolumeBackend:
     where = ""
     allocation = ""  # how a volume takes its space when its wish does not say it
     allocations: t.Tuple[str, ...] = ()  # all ways that this pool has
+    takes_snapshots = False  # the verbs on snapshots and clones are there
     record_in_data = False  # the record is a part of the data: both are made, and go, with one swap
     warnings: t.Tuple[str, ...] = ()  # what the last look found wrong with records
     pause: t.Callable[[], t.ContextManager[None]] = staticmethod(contextlib.nullcontext)  # gives the lock away for as long as it is entered
@@ -72,6 +87,18 @@ class VolumeBackend:
     def dependants(self, volume: Volume) -> t.Optional[str]:
         """What was built upon the data and keeps it from being removed, as a person would say it, or None."""
         return None
+
+    def clones(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.Tuple[Clone, ...]:
+        """What shares data with a volume, or with one snapshot of it, and keeps that from being removed."""
+        return ()
+
+    def taken(self, volume: Volume) -> t.Optional[t.Set[str]]:
+        """The ids of the volume's snapshots that are there; None where the volume itself is not yet."""
+        return set()
+
+    def copies(self, volume: Volume) -> bool:
+        """Whether a volume that is being made needs `copy`: whether its data would not stand alone, or too far from where it comes from."""
+        return False
 
     def needs_wipe(self, volume: Volume) -> bool:
         """Whether the next owner of the space could read what is on it."""
@@ -107,6 +134,7 @@ class VolumeBackend:
         """Replaces a record by the next one, atomically; None: there is no record.
 
         Conflict when it is not `before` any more, Busy when somebody is in the way who will let go by himself.
+        Where record and data are one, the first record of a volume that has a source brings the source's data.
         """
         raise NotImplementedError
 
@@ -115,6 +143,30 @@ class VolumeBackend:
 
         A volume that is still creating holds nothing worth keeping, all of it becomes zeros.
         """
+        raise NotImplementedError
+
+    def copy(self, volume: Volume) -> None:
+        """Gives a volume that is being made a copy of its source's data, so that they share nothing."""
+        raise NotImplementedError
+
+    def take(self, volume: Volume, snapshot: Snapshot) -> None:
+        """Keeps what the volume is now as a snapshot."""
+        raise NotImplementedError
+
+    def drop(self, volume: Volume, snapshot: Snapshot) -> None:
+        """Removes a snapshot. Data that clones share with it is kept for them."""
+        raise NotImplementedError
+
+    def revert(self, volume: Volume, snapshot: Snapshot) -> None:
+        """Makes the volume what it was, its size included."""
+        raise NotImplementedError
+
+    def separate(self, clone: Clone) -> None:
+        """Gives a clone its own copy of all that it shares."""
+        raise NotImplementedError
+
+    def retire(self, volume: Volume) -> None:
+        """Removes a volume that has clones: its record is gone, and its data as soon as the last clone is gone or has its own."""
         raise NotImplementedError
 
     def wipe(self, volume: Volume) -> None:

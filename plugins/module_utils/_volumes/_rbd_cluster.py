@@ -75,12 +75,14 @@ class Cluster(Client):
             return self._image(name, key)
 
     def create(self, name: str, size_bytes: int, shared: bool) -> None:
-        """Makes an image; without the features that bar several writers when it is `shared`."""
         with self.asked(f"make image {self.place.path}/{name}"):
-            features = self._features or None
-            if shared:
-                features = (self._features or int(self.client.conf_get("rbd_default_features"))) & ~_mask(_NOT_SHARED)
-            rbd.RBD().create(self.io, name, size_bytes, old_format=False, features=features, data_pool=self.place.data_pool)
+            rbd.RBD().create(self.io, name, size_bytes, old_format=False, features=self.features_of(shared), data_pool=self.place.data_pool)
+
+    def features_of(self, shared: bool) -> t.Optional[int]:
+        """The features of a new image, None for the default; without those that bar several writers when it is `shared`."""
+        if not shared:
+            return self._features or None
+        return (self._features or int(self.client.conf_get("rbd_default_features"))) & ~_mask(_NOT_SHARED)
 
     def share(self, image: Image) -> None:
         """Takes away the features that bar several writers."""
@@ -101,7 +103,7 @@ class Cluster(Client):
             except rbd.ImageBusy as error:
                 raise Busy(f"image {image.name} can't be removed while somebody has it open; see with rbd status who it is") from error
             except rbd.ImageHasSnapshots as error:
-                raise Refused(f"image {image.name} can't be removed: {self.built_upon(image)}; remove that first") from error
+                raise Refused(f"image {image.name} can't be removed: it has a snapshot or a clone since just now; run again") from error
             except rbd.ImageNotFound as error:
                 if self.image(image) is not None:
                     raise Failed(f"image {image.name} can't be moved to the trash of pool {self.place.pool}; see with ceph -s whether it has room") from error
@@ -124,14 +126,6 @@ class Cluster(Client):
             self.tell("osd blocklist", blocklistop="add", addr=address, expire=_FOR_GOOD)
         with self.asked("tell the newest map of its OSDs"):
             self.client.wait_for_latest_osdmap()
-
-    def built_upon(self, image: Image) -> t.Optional[str]:
-        """The snapshots and clones of an image, as a person would say it, or None."""
-        with self.asked(f"list the snapshots of image {image.name}"), rbd.Image(self.io, image_id=image.key, read_only=True) as opened:
-            snapshots = [one["name"] for one in opened.list_snaps()]
-            clones = ["/".join(filter(None, (one["pool"], one["pool_namespace"], one["image"]))) for one in opened.list_children2()]
-        told = [f"{what} {', '.join(sorted(names))}" for what, names in (("snapshots:", snapshots), ("clones:", clones)) if names]
-        return "it has " + " and ".join(told) if told else None
 
     # ---- records
 

@@ -23,7 +23,9 @@ from .._model.volume import Volume, check_name, record_of, volume_from
 
 RECORD = "stackless.record"
 
-_VOLUME = re.compile(r"volume-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_ID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+_VOLUME = re.compile(f"volume-{_ID}")
+_SNAPSHOT = re.compile(f"snapshot-{_ID}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Image:
     key: str
     size_bytes: int
     record: t.Optional[str] = None
-    snapshots: bool = False
+    snapshots: bool = False  # also those in Ceph's trash, which clones keep
 
     @property
     def volume_id(self) -> t.Optional[str]:
@@ -47,14 +49,30 @@ def image_name(volume_id: str) -> str:
     return f"volume-{volume_id}"
 
 
+def snapshot_name(snapshot_id: str) -> str:
+    """The name of a snapshot in its volume's image, which is what Cinder would call it."""
+    return f"snapshot-{snapshot_id}"
+
+
+def snapshot_id(name: str) -> t.Optional[str]:
+    """The id of the snapshot with this name in an image, None when it is nobody's of ours."""
+    found = _SNAPSHOT.fullmatch(name)
+    return found.group(1) if found else None
+
+
+def cloning_name(volume_id: str) -> str:
+    """The name of the snapshot that a volume is made from while it becomes a clone of another volume."""
+    return f"clone-{volume_id}"
+
+
 def record_text(volume: Volume, key: str) -> str:
     """The record of a volume in the image with Ceph's id `key` as text, what is empty left out.
 
     Only ASCII: python3-rados compares as many bytes of a text as it has characters (rados.pyx, WriteOp.omap_cmp, 16.2).
     """
     record = {key: value for key, value in record_of(volume).items() if key != "path" and value not in (None, [], {})}
-    if "attachments" in record:
-        record["attachments"] = [{key: value for key, value in a.items() if value is not None} for a in record["attachments"]]
+    for listed in {"attachments", "snapshots"} & set(record):
+        record[listed] = [{key: value for key, value in one.items() if value not in (None, {})} for one in record[listed]]
     return json.dumps({**record, "image": key}, ensure_ascii=True)
 
 
@@ -97,7 +115,7 @@ def volumes_in(images: t.Sequence[Image], where: str) -> t.Tuple[t.Dict[str, Vol
     """
     volumes: t.Dict[str, Volume] = {}
     wrong = []
-    for image in (image for image in images if image.record is not None and not _is_copy(image)):
+    for image in (image for image in images if has_record(image)):
         volume = volume_of(image, where)
         twin = volumes.get(volume.name)
         if twin is not None:
@@ -108,10 +126,12 @@ def volumes_in(images: t.Sequence[Image], where: str) -> t.Tuple[t.Dict[str, Vol
     return volumes, wrong
 
 
-def _is_copy(image: Image) -> bool:
-    """Whether the image carries the record of another one; not so where it is the same one under another name."""
-    try:
-        record = json.loads(t.cast(str, image.record))
-        return record["id"] != image.volume_id and record.get("image") != image.key
-    except (AttributeError, KeyError, TypeError, ValueError):
+def has_record(image: Image) -> bool:
+    """Whether a record is the image's own: not that of another one, which copies and clones take along. One under another name is the same."""
+    if image.record is None:
         return False
+    try:
+        record = json.loads(image.record)
+        return record["id"] == image.volume_id or record.get("image") == image.key
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return True

@@ -13,6 +13,9 @@ A name is given under a lock that the whole cluster shares, because no single ob
 Who gives one notes the id of the image that is about to be made: if he is killed before it has its record, the next one
 removes it. A removal is noted with the record, which goes before the last of the image does. A volume's name is only in
 its record. The image keeps its own, which guests' definitions know.
+
+A volume that is made from another one is a clone of its image, until a chain of them gets too long. A volume that goes
+while clones share its data is kept in Ceph's trash, with its record, until a later removal finds that nobody needs it.
 """
 
 from __future__ import annotations
@@ -29,16 +32,16 @@ from .._ceph import Place, host_of
 from .._errors import Busy, Conflict, Failed, Invalid, Refused
 from .._model.disk import check_uuid
 from .._model.pool import Pool
-from .._model.volume import Attachment, Volume
-from . import VolumeBackend, overtaken
+from .._model.volume import Attachment, Snapshot, Volume
+from . import Clone, VolumeBackend, overtaken
 from . import _rbd_pool as figures
-from ._rbd_cluster import Cluster
-from ._rbd_image import Image, image_name, record_text, volume_of, volumes_in
+from ._rbd_image import Image, cloning_name, has_record, image_name, record_text, snapshot_id, snapshot_name, volume_of, volumes_in
+from ._rbd_lineage import Lineage
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,127}")  # nothing that means something in rbd:pool/namespace/image
 _NAMED = {"pool": "a pool", "data_pool": "a pool", "namespace": "a namespace of the pool", "user": "a Ceph user without client."}
 # Notes in the cluster: a volume's id after the first two
-_MAKING = "making."  # it is being made, and may have no record yet: its name
+_MAKING = "making."  # it is being made, and may have no record yet: its name, and the id of the volume that it is cloned from
 _REMOVING = "removing."  # it is being removed, and may have no record any more: that record
 _NAMING = "naming"  # a name is being given: that name
 _GENERATION = "generation"  # changes whenever a name was given
@@ -48,25 +51,28 @@ _LOCK = "/run/stackless-block-rbd-{}.lock"
 class RbdBackend(VolumeBackend):
     """A pool, or a namespace of it; both must be there."""
 
-    record_in_data = True
+    record_in_data = takes_snapshots = True
     allocation = "thin"
     allocations = ("thin",)
 
-    def __init__(self, options: t.Dict[str, t.Any], open_cluster: t.Callable[[Place], t.Any] = Cluster) -> None:
+    def __init__(self, options: t.Dict[str, t.Any], open_cluster: t.Callable[[Place], t.Any] = Lineage) -> None:
         self.place = _place(options)
         if options.get("allocation") not in (None, *self.allocations):
             raise Invalid(f"backend.allocation is {options['allocation']!r}; the rbd driver has only thin")
         self.cluster = open_cluster(self.place)
         self.ratio = options.get("max_over_subscription_ratio") or 20.0
         self.limit = options.get("max_pool_used_percent") or 95.0
+        self.most_depth = 5 if options.get("max_clone_depth") is None else options["max_clone_depth"]
         self.where = f"rbd:{self.place.path}"
         # spares runs of one host the way to the cluster, which decides between them anyway; it takes root
         self.lock_path = _LOCK.format(self.place.path.replace("/", ".")) if os.geteuid() == 0 else None
         self.lease = 3 * self.place.timeout  # seconds for which names are locked, should this run be killed
+        self._found: t.Dict[str, Volume] = {}  # the volumes of the last look, by path
         self._images: t.Dict[str, Image] = {}  # of volumes, by id, with what this run has changed since the last look
         self._others_bytes = 0  # what images that are no volumes of ours were promised
         self._generation = ""  # of the names, at the last look
         self._begun: t.Dict[str, str] = {}  # volumes that somebody was making then, by id
+        self._depths: t.Dict[str, int] = {}  # of volumes that this run makes from others, by id
         self._answers: t.Dict[str, t.Any] = {}  # of the monitors, since the last look
         self._monitors: t.List[t.Tuple[str, str]] = []
         self._secret_uuid = check_uuid(options.get("secret_uuid"), "backend.secret_uuid")
@@ -79,6 +85,7 @@ class RbdBackend(VolumeBackend):
         self._answers.clear()
         images = _with_remains(self.cluster.images(), notes)
         found, wrong = volumes_in(images, self.where)
+        self._found = {t.cast(str, volume.path): volume for volume in found.values()}
         ids = {volume.id for volume in found.values()}
         self._images = {t.cast(str, image.volume_id): image for image in images if image.volume_id in ids}
         self._others_bytes = sum(image.size_bytes for image in images if image.volume_id not in ids)
@@ -126,10 +133,36 @@ class RbdBackend(VolumeBackend):
 
     def dependants(self, volume: Volume) -> t.Optional[str]:
         image = self._images.get(volume.id)  # none yet where a check predicts it
-        return self.cluster.built_upon(image) if image and image.snapshots else None
+        known = {snapshot_name(snapshot.id) for snapshot in volume.snapshots}
+        others = sorted(set(self.cluster.snapshots(image)) - known) if image and image.snapshots else []
+        return f"its image has snapshots that were not made by cinder_snapshot: {', '.join(others)}" if others else None
 
     def needs_wipe(self, volume: Volume) -> bool:
         return False  # what an image never wrote reads as zeros
+
+    def clones(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.Tuple[Clone, ...]:
+        image = self._images.get(volume.id)
+        if image is None or not image.snapshots:
+            return ()
+        found = self.cluster.clones(image, snapshot and snapshot_name(snapshot.id))
+        return tuple(dataclasses.replace(clone, volume=self._found.get(clone.path)) for clone in found)
+
+    def taken(self, volume: Volume) -> t.Optional[t.Set[str]]:
+        image = self._images.get(volume.id)
+        if image is None:
+            return None
+        return set(filter(None, map(snapshot_id, self.cluster.snapshots(image)))) if image.snapshots else set()
+
+    def copies(self, volume: Volume) -> bool:
+        """Reading goes through all images that a clone descends from: Cinder stops at five as well (rbd_max_clone_depth)."""
+        image, source = self._images.get(volume.id), self._images.get(volume.source_volid or "")
+        if image is not None:
+            depth = self.cluster.depth(image, self.most_depth)
+        else:
+            known = self._depths.get(volume.source_volid or "", 0)
+            depth = 1 + (self.cluster.depth(source, self.most_depth) if source else known)
+        self._depths[volume.id] = 0 if depth > self.most_depth else depth
+        return depth > self.most_depth
 
     def locate(self, volume_id: str) -> str:
         return f"{self.where}/{image_name(volume_id)}"
@@ -192,14 +225,15 @@ class RbdBackend(VolumeBackend):
             return self._write(image, before, after)
 
     def _prepare(self, image: Image, before: Volume, after: Volume) -> None:
-        """What has to be so before the record says it. A deletion that has begun can't be taken back: nobody may have the image open."""
-        if after.status == "deleting":
+        """What has to be so before the record says it. What can't be taken back once it has begun needs an image that nobody has open."""
+        if after.status in ("deleting", "reverting"):
             watchers = self.cluster.watchers(image)
             if watchers:
-                raise _still_open(before, ", ".join(watchers))
+                raise _still_open(before, {"deleting": "deleted", "reverting": "reverted"}[after.status], ", ".join(watchers))
         if after.multiattach and not before.multiattach:
             self.cluster.share(image)
         if before.id in self._begun:  # its maker was killed: what holds data must not be taken for an image without a record
+            self._forget_source(before.id, self._begun[before.id])
             self.cluster.note({_MAKING + before.id: ""})
 
     def _write(self, image: Image, before: Volume, after: Volume) -> None:
@@ -211,23 +245,50 @@ class RbdBackend(VolumeBackend):
     def _make(self, volume: Volume) -> None:
         name = image_name(volume.id)
         with self._naming(volume, making=True) as until:
-            self.cluster.create(name, volume.size_bytes, volume.multiattach)
+            self._create(name, volume)
             image = self.cluster.named(name)
             if image is None or time.monotonic() > until:
                 raise Failed(f"image {name} took too long to make for the lock of its name; see with ceph -s what is slow, and run again")
             self._write(image, volume, volume)
+            self._forget_source(volume.id, _being_made(volume))
+
+    def _create(self, name: str, volume: Volume) -> None:
+        if volume.source_volid is None:
+            return self.cluster.create(name, volume.size_bytes, volume.multiattach)
+        source = self._source(volume)
+        snapshot = snapshot_name(volume.snapshot_id) if volume.snapshot_id else cloning_name(volume.id)
+        if volume.snapshot_id is None:
+            self.cluster.take(source, snapshot)
+        self._images[volume.source_volid] = dataclasses.replace(source, snapshots=True)
+        return self.cluster.clone(source, snapshot, name, volume.multiattach)
+
+    def _source(self, volume: Volume) -> Image:
+        source = self._images.get(t.cast(str, volume.source_volid))
+        if source is None:
+            raise Conflict(f"the source of volume {volume.name} was removed by someone else meanwhile; choose another one")
+        return source
+
+    def _forget_source(self, volume_id: str, making: str) -> None:
+        """Removes the snapshot that a clone of a volume began with; its data stays for as long as the clone needs it."""
+        source = self._images.get(making.partition(" from ")[2])
+        if source is not None:
+            self.cluster.drop(source, cloning_name(volume_id))
 
     def _remove(self, volume: Volume, image: Image) -> None:
-        now = self.cluster.image(image)
-        if now is not None and now.record != image.record:
-            raise overtaken(volume)
+        self._check_same(volume, image)
         self.cluster.note({_REMOVING + volume.id: t.cast(str, image.record)})
         try:
             self.cluster.remove(image)
         except Busy as error:
-            raise _still_open(volume, ", ".join(self.cluster.watchers(image)) or "somebody who lets go just now") from error
+            raise _still_open(volume, "deleted", ", ".join(self.cluster.watchers(image)) or "somebody who lets go just now") from error
+        self._sweep()  # before the note goes: who is killed here does it again
         self.cluster.note({_REMOVING + volume.id: ""})
         del self._images[volume.id]
+
+    def _check_same(self, volume: Volume, image: Image) -> None:
+        now = self.cluster.image(image)
+        if now is not None and now.record != image.record:
+            raise overtaken(volume)
 
     @contextlib.contextmanager
     def _naming(self, volume: Volume, making: bool = False) -> t.Iterator[float]:
@@ -237,7 +298,7 @@ class RbdBackend(VolumeBackend):
         that its writer was killed.
         """
         until = time.monotonic() + self.lease - self.place.timeout
-        own = {_MAKING + volume.id: volume.name} if making else {}
+        own = {_MAKING + volume.id: _being_made(volume)} if making else {}
         with self.cluster.naming(self.lease):
             notes = self.cluster.notes()
             if _NAMING in notes or notes.get(_GENERATION, "") != self._generation:
@@ -256,21 +317,57 @@ class RbdBackend(VolumeBackend):
     def _cleared(self, notes: t.Dict[str, str]) -> t.Dict[str, str]:
         """Removes the images of runs that were killed before they wrote a record; returns the notes to take away."""
         begun = _noted(_MAKING, notes)
-        for volume_id in begun:
+        for volume_id, making in begun.items():
             image = self.cluster.named(image_name(volume_id))
-            if image is not None and image.record is None:
+            if image is not None and not has_record(image):
                 self.cluster.remove(image)
+            self._forget_source(volume_id, making)
         return {_MAKING + volume_id: "" for volume_id in begun}
 
     # ---- the data
 
     def allocate(self, volume: Volume) -> None:
-        image = self._images.get(volume.id)
-        if image is None:
-            raise overtaken(volume)
+        image = self._known(volume)
         if image.size_bytes < volume.size_bytes:
             self.cluster.resize(image, volume.size_bytes)
             self._images[volume.id] = dataclasses.replace(image, size_bytes=volume.size_bytes)
+
+    def copy(self, volume: Volume) -> None:
+        self.cluster.flatten(self.cluster.own(self._known(volume)))
+
+    def _known(self, volume: Volume) -> Image:
+        image = self._images.get(volume.id)
+        if image is None:
+            raise overtaken(volume)
+        return image
+
+    def take(self, volume: Volume, snapshot: Snapshot) -> None:
+        image = self._known(volume)
+        self.cluster.take(image, snapshot_name(snapshot.id))
+        self._images[volume.id] = dataclasses.replace(image, snapshots=True)
+
+    def drop(self, volume: Volume, snapshot: Snapshot) -> None:
+        self.cluster.drop(self._known(volume), snapshot_name(snapshot.id))
+
+    def revert(self, volume: Volume, snapshot: Snapshot) -> None:
+        image = self._known(volume)
+        self._images[volume.id] = dataclasses.replace(image, size_bytes=self.cluster.revert(image, snapshot_name(snapshot.id)))
+
+    def separate(self, clone: Clone) -> None:
+        self.cluster.flatten(clone)
+
+    def retire(self, volume: Volume) -> None:
+        image = self._known(volume)
+        self._check_same(volume, image)
+        self.cluster.retire(image)
+        del self._images[volume.id]
+
+    def _sweep(self) -> None:
+        """Removes what was moved to the trash and is needed by nobody any more, and then what that had descended from."""
+        ours = [image for image in self.cluster.trashed() if _is_retired(image) and not image.snapshots]
+        removed = [image for image in ours if self.cluster.sweep(image)]
+        if removed:
+            self._sweep()
 
 
 def _with_remains(images: t.List[Image], notes: t.Dict[str, str]) -> t.List[Image]:
@@ -285,8 +382,22 @@ def _noted(kind: str, notes: t.Dict[str, str]) -> t.Dict[str, str]:
     return {key[len(kind) :]: text for key, text in notes.items() if key.startswith(kind)}
 
 
-def _still_open(volume: Volume, by: str) -> Busy:
-    return Busy(f"volume {volume.name} can't be deleted, its image is open at {by}; end that, and run again (a host that died lets go within 30 s)")
+def _being_made(volume: Volume) -> str:
+    """The note of who makes a volume; names hold no spaces."""
+    cloned = volume.source_volid and not volume.snapshot_id
+    return f"{volume.name} from {volume.source_volid}" if cloned else volume.name
+
+
+def _is_retired(image: Image) -> bool:
+    """Whether an image in the trash was put there by us: its record says so, and is its own."""
+    if image.volume_id is None or image.record is None:
+        return False
+    volume = volume_of(image, "")
+    return has_record(image) and volume.flaw is None and volume.status == "deleting"
+
+
+def _still_open(volume: Volume, done: str, by: str) -> Busy:
+    return Busy(f"volume {volume.name} can't be {done}, its image is open at {by}; end that, and run again (a host that died lets go within 30 s)")
 
 
 def _place(options: t.Dict[str, t.Any]) -> Place:

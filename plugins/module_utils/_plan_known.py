@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""What the planners of volumes, their snapshots and attachments share: what must be there, and be at rest."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ._errors import Conflict, Invalid, NotFound, Refused
+from ._model.volume import GIB, Snapshot, Volume
+from ._reconcile import Step, World
+from ._volumes import VolumeBackend
+
+# Somebody is at the volume itself, or was killed there: its record must not be moved under them.
+BUSY = ("creating", "extending", "reverting", "deleting")
+
+
+def volume_named(name: str, world: World) -> t.Optional[Volume]:
+    """The volume of exactly this name, or None; Conflict when its record can't be relied upon."""
+    volume: t.Optional[Volume] = world.get(name)
+    if volume is not None and volume.flaw:
+        raise Conflict(f"the record of volume {name} is damaged: {volume.flaw}")
+    return volume
+
+
+def known_volume(name: str, world: World, where: str) -> Volume:
+    """The volume of exactly this name, or NotFound with the names there are."""
+    volume = volume_named(name, world)
+    if volume is None:
+        near = ", ".join(sorted(str(key) for key in world)[:8]) or "none"
+        raise NotFound(f"there is no volume {name} at {where}; make it first, or choose one of: {near}")
+    return volume
+
+
+def known_snapshot(volume: Volume, name: str) -> Snapshot:
+    """The snapshot of exactly this name that can be relied upon; NotFound with the names there are, or Conflict."""
+    snapshot = volume.snapshot(name)
+    if snapshot is None:
+        near = ", ".join(sorted(one.name for one in volume.snapshots)[:8]) or "none"
+        raise NotFound(f"volume {volume.name} has no snapshot {name}; take it first, or choose one of: {near}")
+    if snapshot.status != "available":
+        raise Conflict(f"snapshot {name} of volume {volume.name} is {snapshot.status}; run the play that was at it to its end first")
+    check_taken(volume, snapshot)
+    return snapshot
+
+
+def check_data(have: Volume) -> None:
+    """Refuses a volume whose data is gone: a record alone is not a volume."""
+    if have.data_bytes is None:
+        raise Refused(f"the data of volume {have.name} is gone from {have.path}; bring it back, or delete the volume with state=absent")
+
+
+def check_taken(volume: Volume, snapshot: Snapshot) -> None:
+    """Refuses a snapshot whose data is gone: a record alone is not a snapshot."""
+    if snapshot.taken is False:
+        raise Refused(f"the data of snapshot {snapshot.name} of volume {volume.name} is gone from {volume.path}; delete the snapshot with state=absent")
+
+
+def check_snapshots(backend: VolumeBackend) -> None:
+    if not backend.takes_snapshots:
+        raise Invalid(f"the driver of {backend.where} has no snapshots and clones yet; use the driver rbd for them")
+
+
+def activation(have: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+    """What makes the data accessible, where it is not."""
+    return () if have.active else (Step(f"activate volume {have.name}", backend.activate, (have,)),)
+
+
+def gib(volume: Volume) -> str:
+    return f"{volume.size_bytes / GIB:g} GiB"
+
+
+def who(volume: Volume) -> str:
+    return f"it is held by {volume.holders()}; detach it first" if volume.attachments else "wait for the run that is at it, or set it right by hand"

@@ -1,0 +1,162 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Snapshots, clones and reverted volumes: the laws on every pair of state and wish, on a fake cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+from ansible_collections.stackless.block.plugins.module_utils._errors import StorageError
+from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
+from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import AttachmentWish, plan_attachment
+from ansible_collections.stackless.block.plugins.module_utils._plan_snapshot import SnapshotWish, plan_snapshot
+from ansible_collections.stackless.block.plugins.module_utils._plan_volume import Source, VolumeWish, plan_volume
+from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import Image, record_text, snapshot_name, volume_of
+from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd import RbdBackend
+
+from . import laws
+from .fake_rbd import FakeCluster
+
+ID = "0b5e7a1c-2222-4222-8333-444455556666"
+NEW = "0b5e7a1c-2222-4222-8333-444455557777"
+MON = "5a4b0000-4444-4444-8555-666677778888"
+ATTACHED = Attachment(id="a1", instance="web-1", host="compute-1", status="attached")
+NOW = "2026-01-31T23:00:00Z"
+MONDAY = Snapshot(id=MON, name="monday", size_bytes=GIB, created_at=NOW)
+TAKING, DROPPING = dataclasses.replace(MONDAY, status="creating"), dataclasses.replace(MONDAY, status="deleting")
+
+
+def volume(name="db", id=ID, **changes) -> Volume:
+    return Volume(**{"name": name, "id": id, "size_bytes": GIB, "allocation": "thin", "path": f"rbd:volumes/volume-{id}", **changes})
+
+
+CLONE = volume("new", NEW, source_volid=ID, snapshot_id=MON)
+HALF_CLONE = dataclasses.replace(CLONE, status="creating")
+
+# name: the record, whether the snapshot's data is there, and the volume that was made from it
+STATES = {
+    "nothing": (None, False, None),
+    "plain": (volume(), False, None),
+    "held": (volume(status="in-use", attachments=(ATTACHED,)), False, None),
+    "taking": (volume(snapshots=(TAKING,)), False, None),
+    "nearly taken": (volume(snapshots=(TAKING,)), True, None),
+    "taken": (volume(snapshots=(MONDAY,)), True, None),
+    "taken, data gone": (volume(snapshots=(MONDAY,)), False, None),
+    "taken and held": (volume(status="in-use", attachments=(ATTACHED,), snapshots=(MONDAY,)), True, None),
+    "dropping": (volume(snapshots=(DROPPING,)), True, None),
+    "nearly dropped": (volume(snapshots=(DROPPING,)), False, None),
+    "reverting": (volume(status="reverting", snapshots=(MONDAY,)), True, None),
+    "reverted": (volume(snapshots=(MONDAY,), reverted_to=MON), True, None),
+    "grown": (volume(size_bytes=2 * GIB, snapshots=(MONDAY,)), True, None),
+    "deleting": (volume(status="deleting", snapshots=(MONDAY,)), True, None),
+    "half cloned": (volume(snapshots=(MONDAY,)), True, HALF_CLONE),
+    "cloned": (volume(snapshots=(MONDAY,)), True, CLONE),
+    "dropping, cloned": (volume(snapshots=(DROPPING,)), True, CLONE),
+    "damaged": (volume(snapshots=(MONDAY,), status=7), True, None),
+}
+SNAPSHOT_WISHES = {
+    "taken": SnapshotWish("db", "monday", fresh_id=MON, now=NOW),
+    "described": SnapshotWish("db", "monday", description="before", metadata=(("a", "b"),), fresh_id=MON, now=NOW),
+    "taken by force": SnapshotWish("db", "monday", force=True, fresh_id=MON, now=NOW),
+    "absent": SnapshotWish("db", "monday", present=False),
+    "absent, flat": SnapshotWish("db", "monday", present=False, clones="flatten"),
+    "absent, trash": SnapshotWish("db", "monday", present=False, clones="trash"),
+}
+VOLUME_WISHES = {
+    "from the snapshot": VolumeWish("new", source=Source("db", "monday"), fresh_id=NEW),
+    "larger": VolumeWish("new", size_bytes=2 * GIB, source=Source("db", "monday"), fresh_id=NEW),
+    "from the volume": VolumeWish("new", source=Source("db"), fresh_id=NEW),
+    "by force": VolumeWish("new", source=Source("db", force=True), fresh_id=NEW),
+    "reverted": VolumeWish("db", revert_to="monday", description="old again"),
+    "larger source": VolumeWish("db", size_bytes=2 * GIB, fresh_id=ID),
+    "absent": VolumeWish("db", present=False),
+    "with all": VolumeWish("db", present=False, cascade=True),
+    "with all, flat": VolumeWish("db", present=False, cascade=True, clones="flatten"),
+    "with all, trash": VolumeWish("db", present=False, cascade=True, clones="trash"),
+    "clone absent": VolumeWish("new", present=False),
+}
+
+
+def made(state: str, depth: int = 5) -> RbdBackend:
+    record, there, clone = STATES[state]
+    cluster = FakeCluster()
+    if record is not None:
+        cluster.found["k"] = Image(f"volume-{ID}", "k", record.size_bytes, record_text(record, "k"))
+        cluster.snaps["k"] = {snapshot_name(MON): 1} if there else {}
+    if clone is not None:
+        cluster.found["c"] = Image(f"volume-{NEW}", "c", clone.size_bytes, record_text(clone, "c"))
+        cluster.parents["c"] = ("k", 1)
+        cluster.hidden["k"] = set()
+    backend = RbdBackend({"pool": "volumes", "max_clone_depth": depth}, open_cluster=lambda place: cluster)
+    backend.fake = cluster
+    return backend
+
+
+def observe(backend):
+    """As the resources look: whether the snapshots are there as well."""
+    return {name: found.with_taken(backend.taken(found) or set()) if found.snapshots else found for name, found in backend.observe().items()}
+
+
+def trace(backend):
+    fake = backend.fake
+    return fake.writes, repr([sorted(fake.found.items()), fake.noted, fake.snaps, fake.hidden, fake.parents, sorted(fake.trash.items())])
+
+
+@pytest.mark.parametrize("state,wish", list(itertools.product(STATES, SNAPSHOT_WISHES)))
+def test_laws_of_snapshots(state, wish):
+    laws.hold(laws.Subject(lambda: made(state), observe, lambda backend, world: plan_snapshot(SNAPSHOT_WISHES[wish], world, backend), trace))
+
+
+@pytest.mark.parametrize("depth", [0, 5])
+@pytest.mark.parametrize("state,wish", list(itertools.product(STATES, VOLUME_WISHES)))
+def test_laws_of_volumes(state, wish, depth):
+    laws.hold(laws.Subject(lambda: made(state, depth), observe, lambda backend, world: plan_volume(VOLUME_WISHES[wish], world, backend), trace))
+
+
+def test_the_cases_hold_enough_crashes_and_refusals():
+    crashes = refusals = 0
+    for wishes, plan in ((SNAPSHOT_WISHES, plan_snapshot), (VOLUME_WISHES, plan_volume)):
+        for state, wish in itertools.product(STATES, wishes):
+            backend = made(state)
+            try:
+                crashes += max(0, len(plan(wishes[wish], observe(backend), backend).acts) - 1)
+            except StorageError:
+                refusals += 1
+    assert crashes > 150 and refusals > 80
+
+
+def steps(state, wish, plan=plan_volume, **options):
+    backend = made(state, **options)
+    return [step.name for step in plan(wish, observe(backend), backend).acts]
+
+
+def test_a_reserved_volume_is_not_what_it_was_reverted_to_any_more():
+    backend = made("reverted")
+    assert steps("reverted", VolumeWish("db", revert_to="monday")) == []
+    reserve = AttachmentWish("db", "web-1", "reserve", host="c", fresh_id="a")
+    assert plan_attachment(reserve, observe(backend), backend).after.reverted_to is None
+
+
+@pytest.mark.parametrize("state", ["reverting", "deleting"])
+def test_nobody_gets_a_volume_that_is_half_reverted(state):
+    backend = made(state)
+    with pytest.raises(StorageError, match=f"volume db is {state}; run the play that was at it to its end first"):
+        plan_attachment(AttachmentWish("db", "web-1", "reserve", host="c", fresh_id="a"), observe(backend), backend)
+
+
+def test_a_clone_that_would_be_one_too_many_gets_its_own_copy():
+    wish = VolumeWish("new", source=Source("db", "monday"), fresh_id=NEW)
+    assert "copy to new what it shares with its source" in steps("taken", wish, depth=0)
+    assert "copy to new what it shares with its source" not in steps("taken", wish, depth=1)
+    assert "copy to new what it shares with its source" in steps("half cloned", wish, depth=0)
+
+
+def test_a_record_holds_all_of_a_snapshot():
+    whole = volume(snapshots=(dataclasses.replace(MONDAY, description="größe", metadata=(("a", "b"),), taken=True),), source_volid=NEW, reverted_to=MON)
+    assert volume_from(record_of(whole)) == whole
+    text = record_text(whole, "k")
+    assert volume_of(Image(f"volume-{ID}", "k", GIB, text), "rbd:volumes") == whole and text.isascii() and "taken" not in text
