@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -185,6 +186,13 @@ def test_a_volume_from_a_volume(pool, db):
     pool.write(db["path"], b"b" * MANY)
     assert pool.read(made["path"], MANY) == b"a" * MANY
     assert snapshots(pool) == [] and not call(pool, name="db", size_gib=1)["changed"]
+    assert of_users(pool, db) == [], "what the clone was made from is not needed any more"
+
+
+def of_users(pool, volume):
+    """The names of the snapshots that a person sees in an image."""
+    with pool.image(f"volume-{volume['id']}", read_only=True) as image:
+        return [one["name"] for one in image.list_snaps() if one["namespace"] == 0]
 
 
 def test_sources_that_do_not_serve(pool, db):
@@ -263,15 +271,17 @@ def test_what_is_in_the_trash_goes_with_its_last_clone(pool, db):
 def test_the_trash_of_others_is_left_alone(pool, db):
     import rbd
 
-    other = "volume-0b5e7a1c-2222-4222-8333-444455556666"
+    other, copy = (f"volume-0b5e7a1c-2222-4222-8333-44445555666{number}" for number in (6, 7))
     with pool.open() as io:
         with rbd.Image(io, f"volume-{db['id']}", read_only=True) as image:
-            image.copy(io, "copy")  # with our record in it
+            image.copy(io, copy)  # with our record in it
+        with rbd.Image(io, copy) as image:
+            image.metadata_set("stackless.record", json.dumps({**json.loads(image.metadata_get("stackless.record")), "status": "deleting"}))
         rbd.RBD().create(io, other, GIB, old_format=False, features=61)
         rbd.RBD().trash_move(io, other, 0)
-        rbd.RBD().trash_move(io, "copy", 0)
+        rbd.RBD().trash_move(io, copy, 0)
     good(call(pool, name="db", state="absent"))
-    assert pool.images() == ["(copy)", f"({other})"]
+    assert pool.images() == [f"({other})", f"({copy})"]
 
 
 def test_a_snapshot_with_clones(pool, db):
@@ -322,6 +332,13 @@ def test_a_list_that_takes_the_clones_along(pool, db, clones):
     assert [step for step in kept["steps"] if "trash" in step] == [f"move volume {name} to the trash until its clones are gone" for name in ("one", "db")]
     settled(pool, call, name="two", state="absent")
     assert pool.images() == []
+
+
+def test_a_list_that_gives_clones_their_own_data(pool, db):
+    good(call(pool, volumes=[{"name": "one", "source": {"volume": "db"}}, {"name": "two", "source": {"volume": "one"}}]))
+    gone = settled(pool, call, volumes=[{"name": "one"}, {"name": "db"}], state="absent", clones="flatten")
+    assert [step for step in gone["steps"] if "copy" in step] == ["copy to two what it shares with its source"]
+    assert pool.read(volumes(pool)["two"]["path"], MANY) == b"a" * MANY and len(pool.images()) == 1
 
 
 # ---- back to what it was
@@ -440,6 +457,5 @@ def check_all(pool, db, images, taken, when):
     assert sorted(image.replace(image.strip("()"), names[image.strip("()")]) for image in there) == images, when
     assert [one["name"] for one in snapshots(pool)] == taken, when
     for volume in found.values():
-        with pool.image(f"volume-{volume['id']}", read_only=True) as image:
-            assert [one["name"] for one in image.list_snaps() if one["namespace"] == 0] == [f"snapshot-{one['id']}" for one in volume["snapshots"]], when
+        assert of_users(pool, volume) == [f"snapshot-{one['id']}" for one in volume["snapshots"]], when
         assert pool.read(volume["path"], MANY) == b"a" * MANY and pool.size_of(volume["path"]) == volume["size_bytes"], when

@@ -10,7 +10,8 @@ import dataclasses
 import itertools
 
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._errors import StorageError
+from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, StorageError
+from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import AttachmentWish, plan_attachment
 from ansible_collections.stackless.block.plugins.module_utils._plan_snapshot import SnapshotWish, plan_snapshot
@@ -153,6 +154,30 @@ def test_a_clone_that_would_be_one_too_many_gets_its_own_copy():
     assert "copy to new what it shares with its source" in steps("taken", wish, depth=0)
     assert "copy to new what it shares with its source" not in steps("taken", wish, depth=1)
     assert "copy to new what it shares with its source" in steps("half cloned", wish, depth=0)
+
+
+@pytest.mark.parametrize("wish", ["with all", "with all, trash"])
+def test_a_deletion_that_comes_too_late_does_nothing(wish):
+    backend = made("cloned" if "trash" in wish else "taken")
+    plan = plan_volume(VOLUME_WISHES[wish], observe(backend), backend)
+    for step in plan.acts[:-1]:
+        step.act(*step.args)
+    found = backend.fake.found["k"]
+    backend.fake.found["k"] = dataclasses.replace(found, record=found.record.replace("deleting", "error"))
+    with pytest.raises(Conflict, match="was changed by someone else meanwhile"):
+        plan.acts[-1].act(*plan.acts[-1].args)
+    assert "k" in backend.fake.found
+
+
+def test_a_snapshot_is_there_when_its_data_is():
+    backend = made("taken")
+    plan = plan_snapshot(SNAPSHOT_WISHES["taken"], observe(backend), backend)
+    settled = Snapshots.settled
+    assert settled(None, plan, {"db": volume(snapshots=(MONDAY,))}) and settled(None, plan, observe(backend))
+    assert not settled(None, plan, {"db": volume(snapshots=(dataclasses.replace(MONDAY, taken=False),))})
+    assert not settled(None, plan, {"db": volume(snapshots=(TAKING,))}) and not settled(None, plan, {"db": volume()})
+    gone = plan_snapshot(SNAPSHOT_WISHES["absent"], observe(backend), backend)
+    assert settled(None, gone, {"db": volume()}) and not settled(None, gone, observe(backend))
 
 
 def test_a_record_holds_all_of_a_snapshot():

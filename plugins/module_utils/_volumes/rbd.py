@@ -390,10 +390,8 @@ def _being_made(volume: Volume) -> str:
 
 def _is_retired(image: Image) -> bool:
     """Whether an image in the trash was put there by us: its record says so, and is its own."""
-    if image.volume_id is None or image.record is None:
-        return False
     volume = volume_of(image, "")
-    return has_record(image) and volume.flaw is None and volume.status == "deleting"
+    return volume.flaw is None and volume.status == "deleting"
 
 
 def _still_open(volume: Volume, done: str, by: str) -> Busy:
