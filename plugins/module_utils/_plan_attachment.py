@@ -22,7 +22,7 @@ import typing as t
 
 from ._errors import Conflict, Invalid, Refused
 from ._model.volume import Attachment, Volume
-from ._plan_known import BUSY, activation, check_data, known_volume, volume_named
+from ._plan_known import BUSY, activation, check_data, check_not_copied, known_volume, volume_named
 from ._reconcile import Plan, Step, World
 from ._volumes import VolumeBackend
 
@@ -84,6 +84,8 @@ def plan_attachment(want: AttachmentWish, world: World, backend: VolumeBackend) 
     volume = known_volume(want.volume, world, backend.where)
     if volume.status in BUSY:
         raise Conflict(f"volume {volume.name} is {volume.status}; run the play that was at it to its end first")
+    if want.action == "reserve":
+        check_not_copied(volume, world, backend, f"volume {volume.name} can't be reserved for {want.instance}")
     after = _after(want, volume)
     steps = () if after == volume else (*_fencing(want, volume, backend), _step(want, volume, after, backend))
     if want.action in _FORWARDS:

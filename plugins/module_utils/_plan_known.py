@@ -60,9 +60,31 @@ def check_taken(volume: Volume, snapshot: Snapshot) -> None:
         raise Refused(f"the data of snapshot {snapshot.name} of volume {volume.name} is gone from {volume.path}; delete the snapshot with state=absent")
 
 
+def check_still(volume: Volume, backend: VolumeBackend, what: str, force: str) -> None:
+    """Refuses what would catch a volume while somebody may be writing to it, unless `force` says so and the storage can do it at one instant."""
+    if not volume.attachments:
+        return
+    held = f"while volume {volume.name} is held by {volume.holders()}, who may be writing"
+    if not backend.instant():
+        raise Refused(f"{what} {held}: {backend.where} copies it, which takes time; detach it first")
+    if force:
+        raise Refused(f"{what} {held}; detach it first, or take it as it is at that moment with {force}")
+
+
+def check_not_copied(volume: Volume, world: World, backend: VolumeBackend, what: str, snapshot: t.Optional[Snapshot] = None) -> None:
+    """Refuses what would disturb a copy that is being made of a volume, or of a snapshot, or that a killed run left half made."""
+    if backend.instant():
+        return
+    taking = [f"snapshot {one.name}" for one in volume.snapshots if one.status == "creating" and snapshot is None]
+    source = (volume.id, snapshot and snapshot.id)
+    made = [f"volume {one.name}" for one in filter(None, world.values()) if one.status == "creating" and (one.source_volid, one.snapshot_id) == source]
+    if taking or made:
+        raise Conflict(f"{what} while it is copied to {(taking + made)[0]}; let the run that is at it end, or run it again if it was killed")
+
+
 def check_snapshots(backend: VolumeBackend) -> None:
     if not backend.takes_snapshots:
-        raise Invalid(f"the driver of {backend.where} has no snapshots and clones yet; use the driver rbd for them")
+        raise Invalid(f"the driver of {backend.where} has no snapshots and clones yet; use one of the drivers file and rbd for them")
 
 
 def activation(have: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:

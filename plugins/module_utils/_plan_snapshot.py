@@ -17,7 +17,7 @@ import typing as t
 from ._errors import Conflict, Refused
 from ._model.volume import Snapshot, Volume
 from ._plan_clones import separation, shared_by, sharing
-from ._plan_known import BUSY, activation, check_data, check_snapshots, check_taken, known_volume, volume_named
+from ._plan_known import BUSY, activation, check_data, check_not_copied, check_snapshots, check_still, check_taken, known_volume, volume_named
 from ._reconcile import Plan, Step, World
 from ._volumes import Clone, VolumeBackend
 
@@ -69,11 +69,7 @@ def _described(want: SnapshotWish, have: Snapshot) -> Snapshot:
 def _take(want: SnapshotWish, volume: Volume, snapshot: Snapshot, backend: VolumeBackend) -> Plan:
     if volume.status in BUSY:
         raise Conflict(f"{want} can't be taken while the volume is {volume.status}; run the play that was at it to its end first")
-    if volume.attachments and not want.force:
-        raise Refused(
-            f"{want} can't be taken while the volume is held by {volume.holders()}, who may be writing; "
-            "detach it first, or take it as it is at that moment with force=true"
-        )
+    check_still(volume, backend, f"{want} can't be taken", "" if want.force else "force=true")
     check_data(volume)
     refusal = backend.missing()
     if refusal:
@@ -95,6 +91,7 @@ def _absent(want: SnapshotWish, volume: t.Optional[Volume], world: World, backen
         return Plan(want.volume, volume, volume, label=str(want), warnings=() if volume else (warning,))
     if volume.status in BUSY:
         raise Conflict(f"{want} can't be deleted while the volume is {volume.status}; run the play that was at it to its end first")
+    check_not_copied(volume, world, backend, f"{want} can't be deleted", have)
     clones = shared_by(backend.clones(volume, have), world, backend, want.clones)
     if clones and want.clones == "refuse":
         raise Refused(f"{want} can't be deleted: {sharing(clones)}")

@@ -14,7 +14,7 @@ import typing as t
 from ._errors import Conflict, Invalid, NotFound, Refused
 from ._model.volume import GIB, Volume
 from ._plan_clones import separation, shared_by, sharing
-from ._plan_known import BUSY, activation, check_data, check_snapshots, gib, known_snapshot, known_volume, volume_named, who
+from ._plan_known import BUSY, activation, check_data, check_not_copied, check_snapshots, check_still, gib, known_snapshot, known_volume, volume_named, who
 from ._reconcile import Plan, Step, World
 from ._volumes import Clone, VolumeBackend
 
@@ -131,11 +131,7 @@ def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBacke
         return _Origin(volume.id, snapshot.id, snapshot.size_bytes, volume.volume_type, said)
     if volume.status in BUSY:
         raise Conflict(f"volume {want.name} can't be made from volume {volume.name}, which is {volume.status}; {who(volume)}")
-    if volume.attachments and not source.force:
-        raise Refused(
-            f"volume {want.name} can't be made from volume {volume.name} while that is held by {volume.holders()}, who may be writing; "
-            "detach it first, or take it as it is at that moment with source.force=true"
-        )
+    check_still(volume, backend, f"volume {want.name} can't be made from volume {volume.name}", "" if source.force else "source.force=true")
     check_data(volume)
     return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said)
 
@@ -176,6 +172,7 @@ def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend
         return _way(want, have, after, _creation(have, after, backend))
     check_data(have)
     if have.status == "reverting" or _reverts(want, have):
+        check_not_copied(have, world, backend, f"volume {have.name} can't be reverted")
         return _reversion(want, have, after, backend)
     if after.size_bytes > have.size_bytes or have.status == "extending":
         return _growth(want, have, dataclasses.replace(after, status=have.at_rest().status), world, backend)
@@ -285,6 +282,7 @@ def _absent(want: VolumeWish, have: t.Optional[Volume], world: World, backend: V
         return Plan(want.name, None, None)
     if have.attachments or have.status not in _DELETABLE:
         raise Refused(f"volume {have.name} is {have.status} and can't be deleted; {who(have)}")
+    check_not_copied(have, world, backend, f"volume {have.name} can't be deleted")
     for obstacle in _obstacles(want, have, backend):
         raise Refused(f"volume {have.name} can't be deleted: {obstacle}")
     clones = shared_by(backend.clones(have), world, backend, want.clones)

@@ -21,7 +21,9 @@ extends_documentation_fragment:
   - stackless.block._backend
   - stackless.block._reconcile
 notes:
-  - Needs O(backend.driver=rbd). Snapshots that others have taken of an image are left alone, and keep its volume from being deleted.
+  - With O(backend.driver=rbd), snapshots that others have taken of an image are left alone, and keep its volume from being deleted.
+  - With O(backend.driver=file) a snapshot is a sparse copy, beside its volume. Nobody gets the volume until that is made.
+  - There are none with O(backend.driver=lvm) yet.
 options:
   volume: &volume
     description:
@@ -49,10 +51,11 @@ options:
   force: &force
     description:
       - Takes the snapshot also while an instance holds the volume, with what the instance has written by then, as after a power failure.
+        Not with O(backend.driver=file), whose copies take time.
     type: bool
   clones: &clones
     description:
-      - With O(state=absent), what is done about volumes that were made from the snapshot and share data with it.
+      - With O(state=absent), what is done about volumes that were made from the snapshot and share data with it, as they do with O(backend.driver=rbd).
       - With V(refuse), which is the default, nothing is deleted.
       - With V(flatten) each of them gets its own copy first, which takes as long as that is to be written.
       - With V(trash) the data is kept out of sight until the last of them is gone or has its own copy. Until then the volume can't be deleted

@@ -72,9 +72,10 @@ options:
   source: &source
     description:
       - What a new volume is made from. It then begins with that data, and with that size unless O(size_gib) is larger.
-      - It is a clone that shares the data with its source, until more than O(backend.max_clone_depth) clones stand one behind the other.
+      - With O(backend.driver=rbd) it is a clone that shares the data with its source, until more than O(backend.max_clone_depth) clones stand one
+        behind the other. With O(backend.driver=file) it is a copy, and nobody gets its source until that is made.
       - Of a volume that is there already it is checked that it was made from this source, as long as that is there as well.
-      - Needs O(backend.driver=rbd).
+      - Not yet with O(backend.driver=lvm).
     type: dict
     version_added: 0.2.0
     suboptions:
@@ -88,6 +89,7 @@ options:
       force:
         description:
           - Makes it also from a volume that is held by an instance, with what the instance has written by then, as after a power failure.
+            Not with O(backend.driver=file), whose copies take time.
         type: bool
         default: false
   revert_to: &revert_to
@@ -95,7 +97,7 @@ options:
       - Makes the volume what it was at this snapshot of it. What was written since is lost; its size stays.
       - Nothing is done when it was reverted to this snapshot already and was not reserved for anybody since.
       - A volume that is reserved or attached is not reverted.
-      - Needs O(backend.driver=rbd).
+      - Not yet with O(backend.driver=lvm).
     type: str
     version_added: 0.2.0
   cascade: &cascade
@@ -105,7 +107,7 @@ options:
     version_added: 0.2.0
   clones: &clones
     description:
-      - With O(state=absent), what is done about volumes that were cloned from this one and share data with it.
+      - With O(state=absent), what is done about volumes that were cloned from this one and share data with it, as they do with O(backend.driver=rbd).
       - With V(refuse), which is the default, nothing is deleted.
       - With V(flatten) each of them gets its own copy first, which takes as long as that is to be written.
       - With V(trash) the data stays in Ceph's trash until the last of them is gone or has its own copy. It goes with the next volume that is deleted then.

@@ -12,7 +12,7 @@ import pytest
 
 from tests.rig.ceph import Ceph
 from tests.rig.libvirtd import Libvirtd
-from tests.rig.pools import DirectoryPool, RbdPool
+from tests.rig.pools import MANY, DirectoryPool, RbdPool, call, good
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +44,11 @@ def pool(request, tmp_path):
     if request.param == "file":
         return DirectoryPool(tmp_path)
     return RbdPool(request.getfixturevalue("ceph"))
+
+
+@pytest.fixture
+def db(pool):
+    """A volume that holds a's."""
+    made = good(call(pool, name="db", size_gib=1))
+    pool.write(made["path"], b"a" * MANY)
+    return made

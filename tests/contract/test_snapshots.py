@@ -2,76 +2,15 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Snapshots, clones and reverted volumes through their modules, on a real Ceph cluster: bytes, refusals, chains, trash, kills."""
+"""Snapshots, volumes made from others, and reverted volumes through their modules, on a real file system and in a real Ceph pool."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import signal
-
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots
-from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
-from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_lineage import Lineage
 
-from tests.contract.test_rbd import watched
-from tests.contract.test_reserve_race import call as call_inside
-from tests.rig.pools import RbdPool, call, good, refusal
+from tests.rig.pools import MANY, call, foretold, good, refusal, settled, snapshot, snapshots, volumes
 
 GIB = 1 << 30
-MANY = 9 << 20  # over more than two of the objects that an image consists of
-
-spawn = multiprocessing.get_context("spawn")
-
-
-@pytest.fixture
-def pool(ceph):
-    return RbdPool(ceph)
-
-
-@pytest.fixture
-def db(pool):
-    """A volume that holds a's."""
-    made = good(call(pool, name="db", size_gib=1))
-    pool.write(made["path"], b"a" * MANY)
-    return made
-
-
-def snapshot(pool, volume="db", name="monday", **options):
-    return call(pool, module="cinder_snapshot", volume=volume, name=name, **options)
-
-
-def volumes(pool):
-    return {volume["name"]: volume for volume in call(pool, module="cinder_volume_info")["volumes"]}
-
-
-def snapshots(pool, **options):
-    return call(pool, module="cinder_snapshot_info", **options)["snapshots"]
-
-
-def foretold(pool, act, **options):
-    """What a run answers, once its check has said the same and written nothing."""
-    before = pool.traces()
-    predicted = act(pool, check=True, **options)
-    assert pool.traces() == before, "the check wrote something"
-    answer = act(pool, **options)
-    assert (answer["steps"], answer["changed"], answer.get("msg")) == (predicted["steps"], predicted["changed"], predicted.get("msg"))
-    if answer.get("failed"):
-        assert pool.traces() == before, "a refusal wrote something"
-    return answer
-
-
-def settled(pool, act, **options):
-    """The same, and a second run has nothing to do."""
-    answer = good(foretold(pool, act, **options))
-    before = pool.traces()
-    assert not good(act(pool, **options))["changed"] and pool.traces() == before
-    return answer
-
-
-# ---- snapshots
 
 
 def test_a_snapshot_from_first_to_last(pool, db):
@@ -87,7 +26,7 @@ def test_a_snapshot_from_first_to_last(pool, db):
     assert settled(pool, snapshot, state="absent")["status"] == "deleted"
     assert snapshots(pool) == [] and pool.read(db["path"], MANY) == b"b" * MANY
     settled(pool, call, name="db", state="absent")
-    assert pool.images() == []
+    assert pool.volumes() == []
 
 
 def test_many_at_once(pool):
@@ -100,13 +39,13 @@ def test_many_at_once(pool):
     assert "1 of 3 failed: 'a b' can't be a snapshot's name" in failing["msg"]
     assert [(one["volume"], one["name"]) for one in snapshots(pool)] == [("db", "a.b"), ("log", "a"), ("log", "b"), ("log", "a.b")]
     settled(pool, call, volumes=[{"name": "db"}, {"name": "log"}], state="absent", cascade=True)
-    assert pool.images() == []
+    assert pool.volumes() == []
 
 
 @pytest.mark.parametrize(
     "options,words",
     [
-        ({"volume": "gone"}, "there is no volume gone at rbd:"),
+        ({"volume": "gone"}, "there is no volume gone at "),
         ({"name": None}, "can't be a snapshot's name"),
         ({"name": "a/b"}, "can't be a snapshot's name"),
         ({"description": "two\nlines"}, "printable characters"),
@@ -123,41 +62,6 @@ def test_what_is_not_there_is_not_deleted(pool, db):
     assert not told["changed"] and "there is no volume gone" in str(told["warnings"])
 
 
-def test_an_instance_that_may_be_writing(pool, db):
-    good(call(pool, module="cinder_attachment", volume="db", instance="web-1", host="c", action="reserve"))
-    held = "held by web-1 on c (reserved), who may be writing; detach it first, or take it as it is at that moment with"
-    assert f"the volume is {held} force=true" in refusal(foretold(pool, snapshot))
-    assert f"that is {held} source.force=true" in refusal(foretold(pool, call, name="new", source={"volume": "db"}))
-    with watched(pool, f"volume-{db['id']}"):
-        settled(pool, snapshot, force=True)
-        made = settled(pool, call, name="new", source={"volume": "db", "force": True})
-    assert pool.read(made["path"], MANY) == b"guest" + b"a" * (MANY - 5)
-    assert volumes(pool)["db"]["status"] == "reserved"
-
-
-def test_snapshots_of_others_keep_a_volume(pool, db):
-    with pool.image(f"volume-{db['id']}") as image:
-        image.create_snap("backup-tool")
-    settled(pool, snapshot)
-    told = refusal(foretold(pool, call, name="db", state="absent", cascade=True, clones="trash"))
-    assert "its image has snapshots that were not made by cinder_snapshot: backup-tool; remove that first" in told
-    assert "data of snapshot monday of volume db is gone" in refusal(without_its_data(pool, db, lambda: foretold(pool, snapshot)))
-    settled(pool, snapshot, state="absent")
-
-
-def without_its_data(pool, db, act):
-    with pool.image(f"volume-{db['id']}") as image:
-        image.remove_snap(f"snapshot-{snapshots(pool)[0]['id']}")
-    return act()
-
-
-def test_a_driver_without_snapshots_says_so(run_module, tmp_path):
-    backend = {"driver": "file", "path": str(tmp_path)}
-    for module, options in (("cinder_snapshot", {"volume": "db", "name": "monday"}), ("cinder_volume", {"name": "new", "source": {"volume": "db"}})):
-        answer = run_module(module, {"backend": backend, **options})
-        assert f"the driver of {tmp_path} has no snapshots and clones yet; use the driver rbd for them" in refusal(answer)
-
-
 # ---- volumes from others
 
 
@@ -172,11 +76,8 @@ def test_a_volume_from_a_snapshot(pool, db):
     assert pool.read(made["path"], 4096, GIB) == bytes(4096)
     pool.write(made["path"], b"c" * MANY)
     assert pool.read(db["path"], MANY) == b"b" * MANY
-    again = settled(pool, call, name="usual", source=source, multiattach=True)
+    again = settled(pool, call, name="usual", source=source)
     assert again["size_gib"] == 1 and pool.read(again["path"], MANY) == b"a" * MANY
-    with pool.image(f"volume-{again['id']}", read_only=True) as image:
-        assert image.features() & 4 == 0, "two writers would take the lock from one another"
-        assert [key for key, _value in image.metadata_list()] == ["stackless.record"]
 
 
 def test_a_volume_from_a_volume(pool, db):
@@ -186,13 +87,6 @@ def test_a_volume_from_a_volume(pool, db):
     pool.write(db["path"], b"b" * MANY)
     assert pool.read(made["path"], MANY) == b"a" * MANY
     assert snapshots(pool) == [] and not call(pool, name="db", size_gib=1)["changed"]
-    assert of_users(pool, db) == [], "what the clone was made from is not needed any more"
-
-
-def of_users(pool, volume):
-    """The names of the snapshots that a person sees in an image."""
-    with pool.image(f"volume-{volume['id']}", read_only=True) as image:
-        return [one["name"] for one in image.list_snaps() if one["namespace"] == 0]
 
 
 def test_sources_that_do_not_serve(pool, db):
@@ -209,136 +103,6 @@ def test_sources_that_do_not_serve(pool, db):
     ):
         assert words in refusal(foretold(pool, call, **options))
     assert not good(call(pool, name="new", source={"volume": "long-gone"}))["changed"]
-
-
-def parents(pool, volume):
-    """How many images a volume's image descends from."""
-    import rbd
-
-    name, count = f"volume-{volume['id']}", 0
-    while True:
-        with pool.image(name, read_only=True) as image:
-            try:
-                name = image.get_parent_image_spec()["image_name"]
-            except rbd.ImageNotFound:
-                return count
-        count += 1
-
-
-def test_a_chain_of_clones_does_not_get_too_long(pool, db):
-    chain = [{"name": f"v{number}", "source": {"volume": f"v{number - 1}" if number else "db"}} for number in range(8)]
-    made = settled(pool, call, volumes=chain)
-    assert [step for step in made["steps"] if "copy" in step] == ["copy to v5 what it shares with its source"]
-    assert [parents(pool, volume) for volume in made["results"]] == [1, 2, 3, 4, 5, 0, 1, 2]
-    assert pool.read(made["results"][-1]["path"], MANY) == b"a" * MANY
-    alone = settled(pool, call, name="alone", source={"volume": "v0"}, backend={"max_clone_depth": 0})
-    assert parents(pool, alone) == 0 and "copy to alone what it shares with its source" in alone["steps"]
-    settled(pool, call, volumes=[{"name": wish["name"]} for wish in reversed(chain)], state="absent")
-    settled(pool, call, volumes=[{"name": "alone"}, {"name": "db"}], state="absent")
-    assert pool.images() == []
-
-
-# ---- what has clones
-
-
-def test_a_volume_with_clones_is_not_deleted_unless_it_is_said_how(pool, db):
-    good(call(pool, volumes=[{"name": "one"}, {"name": "two"}], source={"volume": "db"}))
-    told = refusal(foretold(pool, call, name="db", state="absent"))
-    assert told == (
-        "volume db can't be deleted: clones share its data: one, two; delete them first, give them a copy with clones=flatten, "
-        "or keep the data for them with clones=trash"
-    )
-    good(call(pool, name="two", state="absent"))
-    gone = settled(pool, call, name="db", state="absent", clones="flatten")
-    assert "copy to one what it shares with its source" in gone["steps"]
-    assert pool.volumes() == [volumes(pool)["one"]["id"]] and pool.read(volumes(pool)["one"]["path"], MANY) == b"a" * MANY
-
-
-def test_what_is_in_the_trash_goes_with_its_last_clone(pool, db):
-    one = good(call(pool, name="one", source={"volume": "db"}))
-    two = good(call(pool, name="two", source={"volume": "one"}))
-    gone = settled(pool, call, name="db", state="absent", clones="trash")
-    assert gone["steps"][-1] == "move volume db to the trash until its clones are gone"
-    settled(pool, call, name="one", state="absent", clones="trash")
-    assert pool.images() == sorted([f"(volume-{db['id']})", f"(volume-{one['id']})", f"volume-{two['id']}"]) and list(volumes(pool)) == ["two"]
-    again = settled(pool, call, name="db", size_gib=1)
-    assert pool.read(again["path"], MANY) == bytes(MANY), "a volume of the same name is another one"
-    assert pool.read(two["path"], MANY) == b"a" * MANY
-    settled(pool, call, name="two", state="absent")
-    assert pool.images() == [f"volume-{again['id']}"]
-
-
-def test_the_trash_of_others_is_left_alone(pool, db):
-    import rbd
-
-    other, copy = (f"volume-0b5e7a1c-2222-4222-8333-44445555666{number}" for number in (6, 7))
-    with pool.open() as io:
-        with rbd.Image(io, f"volume-{db['id']}", read_only=True) as image:
-            image.copy(io, copy)  # with our record in it
-        with rbd.Image(io, copy) as image:
-            image.metadata_set("stackless.record", json.dumps({**json.loads(image.metadata_get("stackless.record")), "status": "deleting"}))
-        rbd.RBD().create(io, other, GIB, old_format=False, features=61)
-        rbd.RBD().trash_move(io, other, 0)
-        rbd.RBD().trash_move(io, copy, 0)
-    good(call(pool, name="db", state="absent"))
-    assert pool.images() == [f"({other})", f"({copy})"]
-
-
-def test_a_snapshot_with_clones(pool, db):
-    for name, clones, copies in (("mon", "trash", 0), ("tue", "flatten", 1)):
-        good(snapshot(pool, name=name))
-        made = good(call(pool, name=f"of-{name}", source={"volume": "db", "snapshot": name}))
-        assert f"clones share its data: of-{name}; delete them first" in refusal(foretold(pool, snapshot, name=name, state="absent"))
-        gone = settled(pool, snapshot, name=name, state="absent", clones=clones)
-        assert len([step for step in gone["steps"] if step == f"copy to of-{name} what it shares with its source"]) == copies
-        assert pool.read(made["path"], MANY) == b"a" * MANY
-    assert "clones share its data: of-mon;" in refusal(foretold(pool, call, name="db", state="absent"))
-    settled(pool, call, volumes=[{"name": "of-mon"}, {"name": "db"}], state="absent")
-    assert len(pool.images()) == 1
-
-
-def test_clones_in_the_trash_and_of_others_are_named(pool, db):
-    import rbd
-
-    pool.ceph.make_pool("elsewhere")
-    monday = good(snapshot(pool))
-    one = good(call(pool, name="one", source={"volume": "db"}))
-    good(call(pool, name="two", source={"volume": "one"}))
-    good(call(pool, name="one", state="absent", clones="trash"))
-    name = f"snapshot-{monday['id']}"
-    with pool.ceph.pool_of("elsewhere") as there:
-        rbd.RBD().namespace_create(there, pool.namespace)
-    with pool.open() as io, pool.ceph.pool_of("elsewhere", pool.namespace) as there, rbd.Image(io, f"volume-{db['id']}") as image:
-        image.protect_snap(name)
-        rbd.RBD().clone(io, f"volume-{db['id']}", name, there, "theirs", features=61)
-    where = f"rbd:{pool.ceph.pool}/{pool.namespace}/volume-{one['id']} in the trash"
-    assert f"clones share its data: rbd:elsewhere/{pool.namespace}/theirs, {where};" in refusal(foretold(pool, call, name="db", state="absent", cascade=True))
-    assert "has clones of Ceph's first format, which it can't be taken from" in refusal(snapshot(pool, state="absent", clones="trash"))
-    settled(pool, snapshot, state="absent", clones="flatten")
-    settled(pool, call, name="db", state="absent", clones="flatten")
-    settled(pool, call, name="two", state="absent")
-    assert pool.images() == []
-
-
-@pytest.mark.parametrize("clones", ["refuse", "trash"])
-def test_a_list_that_takes_the_clones_along(pool, db, clones):
-    chain = [{"name": "one", "source": {"volume": "db"}}, {"name": "two", "source": {"volume": "one"}}]
-    good(call(pool, volumes=chain))
-    settled(pool, call, volumes=[{"name": name} for name in ("two", "one", "db")], state="absent", clones=clones)
-    assert pool.images() == []
-    good(call(pool, name="db", size_gib=1))
-    good(call(pool, volumes=chain))
-    kept = settled(pool, call, volumes=[{"name": "one"}, {"name": "db"}], state="absent", clones="trash")
-    assert [step for step in kept["steps"] if "trash" in step] == [f"move volume {name} to the trash until its clones are gone" for name in ("one", "db")]
-    settled(pool, call, name="two", state="absent")
-    assert pool.images() == []
-
-
-def test_a_list_that_gives_clones_their_own_data(pool, db):
-    good(call(pool, volumes=[{"name": "one", "source": {"volume": "db"}}, {"name": "two", "source": {"volume": "one"}}]))
-    gone = settled(pool, call, volumes=[{"name": "one"}, {"name": "db"}], state="absent", clones="flatten")
-    assert [step for step in gone["steps"] if "copy" in step] == ["copy to two what it shares with its source"]
-    assert pool.read(volumes(pool)["two"]["path"], MANY) == b"a" * MANY and len(pool.images()) == 1
 
 
 # ---- back to what it was
@@ -376,86 +140,3 @@ def test_what_can_not_be_reverted(pool, db):
         ({"name": "db", "revert_to": "monday", "size_gib": 2}, "can't be reverted and extended at once; do that in two tasks"),
     ):
         assert words in refusal(foretold(pool, call, **options))
-    with watched(pool, f"volume-{db['id']}"):
-        before = pool.traces()
-        told = refusal(call(pool, name="db", revert_to="monday", timeout=2))
-        assert "volume db can't be reverted, its image is open at 127." in told and pool.traces() == before
-
-
-# ---- kills
-
-WRITES = ("create", "swap_record", "note", "resize", "remove", "take", "drop", "clone", "flatten", "revert", "retire", "sweep")
-
-
-def killed_after(write, resource, backend, options):
-    """A run that is killed right after so many writes to the cluster; lives to its end when there are not so many."""
-    left = [write]
-
-    def counted(plain):
-        def act(self, *arguments, **named):
-            done = plain(self, *arguments, **named)
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return done
-
-        return act
-
-    for name in WRITES:
-        setattr(Lineage, name, counted(getattr(Lineage, name)))
-    answer = call_inside(resource, backend=backend, **{resource.plural: None}, **options)
-    assert not answer["failed"], answer["msg"]
-
-
-MONDAY = {"module": "cinder_snapshot", "volume": "db", "name": "monday"}
-CLONE = {"name": "new", "source": {"volume": "db"}}
-
-# what is there before; what is killed; how often at least; which images there are when it has been run again, and which snapshots
-STORIES = {
-    "taken": ([], MONDAY, 3, ["db"], ["monday"]),
-    "dropped": ([MONDAY], {**MONDAY, "state": "absent"}, 3, ["db"], []),
-    "cloned": ([], CLONE, 7, ["db", "new"], []),
-    "cloned and copied": ([], {**CLONE, "backend": {"max_clone_depth": 0}}, 8, ["db", "new"], []),
-    "from a snapshot": ([MONDAY], {"name": "new", "size_gib": 2, "source": {"volume": "db", "snapshot": "monday"}}, 6, ["db", "new"], ["monday"]),
-    "reverted": ([MONDAY, {"name": "db", "size_gib": 2}], {"name": "db", "revert_to": "monday"}, 4, ["db"], ["monday"]),
-    "deleted with all": ([MONDAY, CLONE], {"name": "db", "state": "absent", "cascade": True, "clones": "trash"}, 3, ["(db)", "new"], []),
-    "deleted flat": ([MONDAY, CLONE], {"name": "db", "state": "absent", "cascade": True, "clones": "flatten"}, 6, ["new"], []),
-    "deleted last": ([CLONE, {"name": "db", "state": "absent", "clones": "trash"}], {"name": "new", "state": "absent"}, 5, [], []),
-}
-
-
-@pytest.mark.parametrize("story", STORIES)
-def test_killed_after_every_write_the_next_run_finishes(ceph, story):
-    before, options, least, images, taken = STORIES[story]
-    resource = Snapshots if options.get("module") == "cinder_snapshot" else Volumes
-    inside = {key: value for key, value in options.items() if key not in ("module", "backend")}
-    kills = 0
-    for write in range(1, 20):
-        pool = RbdPool(ceph)
-        db = good(call(pool, name="db", size_gib=1))
-        pool.write(db["path"], b"a" * MANY)
-        for one in before:
-            good(call(pool, **one))
-        # names stay locked for three times the timeout of who was killed
-        run = spawn.Process(target=killed_after, args=(write, resource, {**pool.backend, **options.get("backend", {}), "timeout": 1}, inside))
-        run.start()
-        run.join(60)
-        assert run.exitcode in (0, -signal.SIGKILL), f"write {write}"
-        kills += run.exitcode != 0
-        settled(pool, call, **options)
-        check_all(pool, db, images, taken, f"after write {write}")
-        if run.exitcode == 0:
-            break
-    assert kills >= least
-
-
-def check_all(pool, db, images, taken, when):
-    found = volumes(pool)
-    assert {volume["status"] for volume in found.values()} <= {"available"}, when
-    names = {volume["id"]: name for name, volume in found.items()} | {db["id"]: "db"}
-    there = [image.replace("volume-", "") for image in pool.images()]
-    assert sorted(image.replace(image.strip("()"), names[image.strip("()")]) for image in there) == images, when
-    assert [one["name"] for one in snapshots(pool)] == taken, when
-    for volume in found.values():
-        assert of_users(pool, volume) == [f"snapshot-{one['id']}" for one in volume["snapshots"]], when
-        assert pool.read(volume["path"], MANY) == b"a" * MANY and pool.size_of(volume["path"]) == volume["size_bytes"], when

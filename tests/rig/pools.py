@@ -16,6 +16,7 @@ from tests.rig.ceph import Ceph
 from tests.rig.collection import run_module
 
 NUMBERS = itertools.count(1)
+MANY = 9 << 20  # bytes, over more than two of the objects that an RBD image consists of
 
 
 def call(pool: Any, check: bool = False, module: str = "cinder_volume", backend: Any = None, env: Any = None, **options: Any) -> dict[str, Any]:
@@ -34,6 +35,39 @@ def refusal(answer: dict[str, Any]) -> str:
     assert answer.get("failed"), "it was not refused"
     assert "\n" not in answer["msg"]
     return answer["msg"]
+
+
+def snapshot(pool: Any, volume: str = "db", name: str = "monday", **options: Any) -> dict[str, Any]:
+    """Takes one, or what `options` say."""
+    return call(pool, module="cinder_snapshot", volume=volume, name=name, **options)
+
+
+def volumes(pool: Any) -> dict[str, Any]:
+    return {volume["name"]: volume for volume in call(pool, module="cinder_volume_info")["volumes"]}
+
+
+def snapshots(pool: Any, **options: Any) -> list[Any]:
+    return call(pool, module="cinder_snapshot_info", **options)["snapshots"]
+
+
+def foretold(pool: Any, act: Any, **options: Any) -> dict[str, Any]:
+    """What a run answers, once its check has said the same and written nothing."""
+    before = pool.traces()
+    predicted = act(pool, check=True, **options)
+    assert pool.traces() == before, "the check wrote something"
+    answer = act(pool, **options)
+    assert (answer["steps"], answer["changed"], answer.get("msg")) == (predicted["steps"], predicted["changed"], predicted.get("msg"))
+    if answer.get("failed"):
+        assert pool.traces() == before, "a refusal wrote something"
+    return answer
+
+
+def settled(pool: Any, act: Any, **options: Any) -> dict[str, Any]:
+    """The same, and a second run has nothing to do."""
+    answer = good(foretold(pool, act, **options))
+    before = pool.traces()
+    assert not good(act(pool, **options))["changed"] and pool.traces() == before
+    return answer
 
 
 class DirectoryPool:
@@ -55,6 +89,16 @@ class DirectoryPool:
 
     def size_of(self, path: str) -> int:
         return os.stat(path).st_size
+
+    def write(self, path: str, data: bytes, offset: int = 0) -> None:
+        with open(path, "r+b") as handle:
+            handle.seek(offset)
+            handle.write(data)
+
+    def read(self, path: str, size: int, offset: int = 0) -> bytes:
+        with open(path, "rb") as handle:
+            handle.seek(offset)
+            return handle.read(size)
 
 
 class RbdPool:

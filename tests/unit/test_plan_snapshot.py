@@ -2,21 +2,25 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Snapshots, clones and reverted volumes: the laws on every pair of state and wish, on a fake cluster."""
+"""Snapshots, clones and reverted volumes: the laws on every pair of state and wish, on a fake cluster and in real directories."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
+from pathlib import Path
 
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, StorageError
+from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Invalid, StorageError
 from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import AttachmentWish, plan_attachment
 from ansible_collections.stackless.block.plugins.module_utils._plan_snapshot import SnapshotWish, plan_snapshot
 from ansible_collections.stackless.block.plugins.module_utils._plan_volume import Source, VolumeWish, plan_volume
+from ansible_collections.stackless.block.plugins.module_utils._volumes import VolumeBackend
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import Image, record_text, snapshot_name, volume_of
+from ansible_collections.stackless.block.plugins.module_utils._volumes.file import FileBackend
 from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd import RbdBackend
 
 from . import laws
@@ -128,6 +132,53 @@ def test_the_cases_hold_enough_crashes_and_refusals():
             except StorageError:
                 refusals += 1
     assert crashes > 150 and refusals > 80
+
+
+@pytest.fixture
+def in_files(tmp_path):
+    """Makes a directory in a state, always the same one."""
+
+    def make(state):
+        record, there, clone = STATES[state]
+        path = tmp_path / "volumes"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        backend = FileBackend(str(path))
+        for one in filter(None, (record, clone)):
+            backend.swap(None, dataclasses.replace(one, allocation="sparse", path=backend.locate(one.id)))
+            backend.allocate(one)
+        if there:
+            backend.take(record, MONDAY)
+        return backend
+
+    return make
+
+
+def files(backend):
+    found = sorted(Path(backend.path).iterdir())
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns, path.read_text() if path.suffix == ".json" else "") for path in found)
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state != "damaged"])
+@pytest.mark.parametrize("wish", [*SNAPSHOT_WISHES, *(f"volume {name}" for name in VOLUME_WISHES)])
+def test_laws_of_copies(in_files, state, wish):
+    def plan(backend, world):
+        if wish in SNAPSHOT_WISHES:
+            return plan_snapshot(SNAPSHOT_WISHES[wish], world, backend)
+        return plan_volume(VOLUME_WISHES[wish[7:]], world, backend)
+
+    laws.hold(laws.Subject(lambda: in_files(state), observe, plan, files))
+
+
+def test_a_driver_without_snapshots_says_so():
+    class Without(VolumeBackend):
+        where = "/dev/group"
+
+    for plan, wish in ((plan_snapshot, SNAPSHOT_WISHES["taken"]), (plan_snapshot, SNAPSHOT_WISHES["absent"]), (plan_volume, VOLUME_WISHES["by force"])):
+        without = Without()
+        without.missing = without.locate = lambda *_arguments: None
+        with pytest.raises(Invalid, match="the driver of /dev/group has no snapshots and clones yet; use one of the drivers file and rbd"):
+            plan(wish, {"db": volume()}, without)
 
 
 def steps(state, wish, plan=plan_volume, **options):

@@ -96,6 +96,10 @@ class VolumeBackend:
         """The ids of the volume's snapshots that are there; None where the volume itself is not yet."""
         return set()
 
+    def instant(self) -> bool:
+        """Whether `take`, and the making of a clone, catch one moment of a volume that is being written to."""
+        return True
+
     def copies(self, volume: Volume) -> bool:
         """Whether a volume that is being made needs `copy`: whether its data would not stand alone, or too far from where it comes from."""
         return False

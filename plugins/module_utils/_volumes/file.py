@@ -6,20 +6,23 @@
 
 """Volumes as raw files in a directory, each with a JSON record beside it.
 
-volume-<id> holds the data, volume-<id>.json the record. Records are replaced by rename(2) under a
+volume-<id> holds the data, volume-<id>.json the record, snapshot-<id> what a snapshot kept. Snapshots and volumes that are
+made from others are whole copies, which share nothing but what the file system lets them share. Records are replaced by rename(2) under a
 flock(2) of the directory, so a reader always sees a whole record and two writers never cross.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import typing as t
 
 from .._errors import Failed, Invalid, Unavailable
 from .._model.pool import Pool
-from .._model.volume import Volume, record_of, volume_from
+from .._model.volume import Snapshot, Volume, record_of, volume_from
 from . import VolumeBackend, overtaken
+from ._sparse import copy, extents
 
 _CHUNK = 4 << 20
 
@@ -27,6 +30,7 @@ _CHUNK = 4 << 20
 class FileBackend(VolumeBackend):
     """A pool that is a directory. `path` must exist: a missing mount must not be filled by mistake."""
 
+    takes_snapshots = True
     allocations = ("sparse", "full")
 
     def __init__(self, path: t.Optional[str], allocation: t.Optional[str] = None) -> None:
@@ -89,6 +93,19 @@ class FileBackend(VolumeBackend):
     def locate(self, volume_id: str) -> str:
         return os.path.join(self.path, f"volume-{volume_id}")
 
+    def _kept(self, snapshot_id: str) -> str:
+        """The path under which a snapshot stands."""
+        return os.path.join(self.path, f"snapshot-{snapshot_id}")
+
+    def taken(self, volume: Volume) -> t.Optional[t.Set[str]]:
+        return {snapshot.id for snapshot in volume.snapshots if _size_of(self._kept(snapshot.id)) is not None}
+
+    def instant(self) -> bool:
+        return False  # a copy takes time, in which nobody may write
+
+    def copies(self, volume: Volume) -> bool:
+        return _size_of(self.locate(volume.id)) is None
+
     def swap(self, before: t.Optional[Volume], after: t.Optional[Volume]) -> None:
         some = t.cast(Volume, after or before)
         record = self.locate(some.id) + ".json"
@@ -137,26 +154,58 @@ class FileBackend(VolumeBackend):
                 f"volume {volume.name} can't get {volume.size_bytes} bytes at {path}: {error.strerror}; free some space or use another backend"
             ) from error
 
+    def copy(self, volume: Volume) -> None:
+        source = self._kept(volume.snapshot_id) if volume.snapshot_id else self.locate(t.cast(str, volume.source_volid))
+        self._copy(f"volume {volume.name}", source, self.locate(volume.id))
+
+    def take(self, volume: Volume, snapshot: Snapshot) -> None:
+        self._copy(f"snapshot {snapshot.name} of volume {volume.name}", self.locate(volume.id), self._kept(snapshot.id))
+
+    def revert(self, volume: Volume, snapshot: Snapshot) -> None:
+        self._copy(f"volume {volume.name}", self._kept(snapshot.id), self.locate(volume.id))
+
+    def _copy(self, what: str, source: str, path: str) -> None:
+        """Puts a whole copy in place: who is killed leaves at most a part of it beside, which the next one begins anew."""
+        part = os.path.join(self.path, f".{os.path.basename(path)}.part")
+        try:
+            with self.pause():  # it takes minutes, and the records say what goes on
+                copy(source, part)
+            os.replace(part, path)
+            self._sync_directory()
+        except OSError as error:
+            _unlink(part)
+            raise Failed(f"{what} can't be copied from {source} to {path}: {error.strerror}; free some space or use another backend") from error
+
     def wipe(self, volume: Volume) -> None:
-        path = self.locate(volume.id)
+        self._overwrite(f"volume {volume.name}", self.locate(volume.id))
+
+    def _overwrite(self, what: str, path: str) -> None:
         try:
             with open(path, "r+b", buffering=0) as handle:
-                with self.pause():  # it takes minutes, and the volume's status says what goes on
-                    for start, end in _data_extents(handle.fileno()):
+                with self.pause():  # it takes minutes, and the records say what goes on
+                    for start, end in extents(handle.fileno()):
                         _zero(handle.fileno(), start, end)
                     os.fsync(handle.fileno())
         except FileNotFoundError:
             return
         except OSError as error:
-            raise Failed(f"the data of volume {volume.name} at {path} can't be overwritten: {error.strerror}") from error
+            raise Failed(f"the data of {what} at {path} can't be overwritten: {error.strerror}") from error
 
     def remove(self, volume: Volume) -> None:
+        self._remove(f"volume {volume.name}", self.locate(volume.id))
+
+    def drop(self, volume: Volume, snapshot: Snapshot) -> None:
+        what, path = f"snapshot {snapshot.name} of volume {volume.name}", self._kept(snapshot.id)
+        self._overwrite(what, path)
+        self._remove(what, path)
+
+    def _remove(self, what: str, path: str) -> None:
+        """Removes a file, and the part of it that a killed run has left."""
         try:
-            os.unlink(self.locate(volume.id))
-        except FileNotFoundError:
-            return
+            _unlink(os.path.join(self.path, f".{os.path.basename(path)}.part"))
+            _unlink(path)
         except OSError as error:
-            raise Failed(f"the data of volume {volume.name} at {self.locate(volume.id)} can't be removed: {error.strerror}") from error
+            raise Failed(f"the data of {what} at {path} can't be removed: {error.strerror}") from error
 
 
 def _size_of(path: str) -> t.Optional[int]:
@@ -166,16 +215,9 @@ def _size_of(path: str) -> t.Optional[int]:
         return None
 
 
-def _data_extents(handle: int) -> t.Iterator[t.Tuple[int, int]]:
-    """Where a sparse file really holds data; holes never held a byte and need no wiping (lseek(2))."""
-    size, end = os.fstat(handle).st_size, 0
-    while end < size:
-        try:
-            start = os.lseek(handle, end, os.SEEK_DATA)
-        except OSError:
-            return  # ENXIO: only a hole up to the end
-        end = os.lseek(handle, start, os.SEEK_HOLE)
-        yield start, end
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _zero(handle: int, start: int, end: int) -> None:

@@ -1,0 +1,145 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The driver file copies: sparse, while others go on, and not while somebody may be writing; killed in the middle, the next run finishes."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+
+import pytest
+from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots
+from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
+from ansible_collections.stackless.block.plugins.module_utils._volumes import _sparse
+
+from tests.contract.test_reserve_race import call as call_inside
+from tests.rig.pools import MANY, DirectoryPool, call, foretold, good, refusal, settled, snapshot, volumes
+
+FAR = 700 << 20
+MONDAY = {"volume": "db", "name": "monday"}
+CLONE = {"name": "new", "source": {"volume": "db"}}
+
+spawn = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return DirectoryPool(tmp_path)
+
+
+def reserve(pool, action="reserve"):
+    return call(pool, module="cinder_attachment", volume="db", instance="web-1", host="c", action=action)
+
+
+def blocks(path):
+    return os.stat(path).st_blocks
+
+
+def test_copies_stay_sparse(pool, db):
+    pool.write(db["path"], b"far", FAR)
+    taken = good(snapshot(pool))
+    made = good(call(pool, name="new", size_gib=2, source={"volume": "db", "snapshot": "monday"}))
+    kept = str(pool.path / f"snapshot-{taken['id']}")
+    assert os.stat(kept).st_mode & 0o777 == 0o600 and os.stat(kept).st_size == 1 << 30
+    for path in (kept, made["path"]):
+        assert blocks(path) <= blocks(db["path"]) + 64
+        assert (pool.read(path, MANY), pool.read(path, 3, FAR), pool.read(path, 4096, FAR // 2)) == (b"a" * MANY, b"far", bytes(4096))
+    assert good(call(pool, name="new", revert_to="gone", state="absent"))["changed"]
+
+
+def test_a_file_system_that_can_not_copy_ranges(pool, db, monkeypatch):
+    def cannot(*_arguments):
+        raise OSError(95, "not supported")
+
+    monkeypatch.setattr(os, "copy_file_range", cannot)
+    pool.write(db["path"], b"far", FAR)
+    _sparse.copy(db["path"], str(pool.path / "copy"))
+    assert pool.read(pool.path / "copy", 1 << 30) == pool.read(db["path"], 1 << 30) and blocks(pool.path / "copy") <= blocks(db["path"]) + 64
+
+
+def test_a_volume_that_somebody_may_be_writing_to_is_not_copied(pool, db):
+    good(reserve(pool))
+    why = f"while volume db is held by web-1 on c (reserved), who may be writing: {pool.path} copies it, which takes time; detach it first"
+    for act, options in ((snapshot, {"force": True}), (snapshot, {}), (call, {"name": "new", "source": {"volume": "db", "force": True}})):
+        assert why in refusal(foretold(pool, act, **options))
+
+
+def stopping(resource, backend, options, begun, go_on):
+    """A run that stops in the middle of its copy; killed there when it is not told to go on."""
+    plain, count = _sparse._copied, []
+
+    def slow(*arguments):
+        count.append(1)
+        if len(count) == 3:
+            begun.set()
+            if not go_on.wait(60):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*arguments)
+
+    _sparse._CHUNK, _sparse._copied = 1 << 20, slow
+    answer = call_inside(resource, backend=backend, **{resource.plural: None}, **options)
+    assert not answer["failed"], answer["msg"]
+
+
+@contextlib.contextmanager
+def stopped(pool, resource, **options):
+    begun, go_on = spawn.Event(), spawn.Event()
+    run = spawn.Process(target=stopping, args=(resource, pool.backend, options, begun, go_on))
+    run.start()
+    try:
+        assert begun.wait(30)
+        yield run, go_on
+    finally:
+        run.kill()
+        run.join(10)
+
+
+STORIES = {
+    "taken": ([], Snapshots, MONDAY, "snapshot monday"),
+    "cloned": ([], Volumes, CLONE, "volume new"),
+    "from a snapshot": ([MONDAY], Volumes, {"name": "new", "source": {"volume": "db", "snapshot": "monday"}}, None),
+    "reverted": ([MONDAY], Volumes, {"name": "db", "revert_to": "monday"}, None),
+}
+
+
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("story", STORIES)
+def test_while_it_copies(pool, db, story, killed):
+    before, resource, options, copied_to = STORIES[story]
+    for one in before:
+        good(snapshot(pool, **one))
+    module = "cinder_snapshot" if resource is Snapshots else "cinder_volume"
+    with stopped(pool, resource, **options) as (run, go_on):
+        good(call(pool, name="other", size_gib=1))  # the pool is not held up
+        if copied_to:
+            busy = f"while it is copied to {copied_to}; let the run that is at it end, or run it again if it was killed"
+            assert f"volume db can't be reserved for web-1 {busy}" in refusal(foretold(pool, lambda pool, check=False: call(
+                pool, check=check, module="cinder_attachment", volume="db", instance="web-1", host="c", action="reserve")))  # fmt: skip
+            assert f"volume db can't be deleted {busy}" in refusal(foretold(pool, call, name="db", state="absent"))
+        if story == "from a snapshot":
+            assert "can't be deleted while it is copied to volume new" in refusal(foretold(pool, snapshot, state="absent"))
+        if story == "reverted":
+            assert "volume db is reverting" in refusal(reserve(pool))
+        if not killed:
+            go_on.set()
+            run.join(30)
+            assert run.exitcode == 0
+    settled(pool, call, module=module, **options)
+    assert not [name for name in pool.volumes() if name.endswith(".part")]
+    assert all(pool.read(volume["path"], MANY) == b"a" * MANY for name, volume in volumes(pool).items() if name != "other")
+    good(reserve(pool))
+    good(reserve(pool, "terminate"))
+    good(reserve(pool, "release"))
+
+
+def test_a_part_that_a_killed_run_left_goes_with_its_volume(pool, db):
+    with stopped(pool, Volumes, **CLONE) as (run, _go_on):
+        run.kill()
+    assert [name for name in pool.volumes() if name.endswith(".part")]
+    settled(pool, call, name="new", state="absent")
+    settled(pool, call, name="db", state="absent")
+    assert pool.volumes() == []
