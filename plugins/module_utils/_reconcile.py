@@ -334,18 +334,30 @@ def _apply(resource: Resource, outcomes: t.List[Outcome]) -> None:
     world = _observe(resource, _good(outcomes))
     patience = _Patience(resource.options.get("timeout") or 0)
     seen: t.Set[str] = set()
-    for outcome in _good(outcomes):
+    waiting = _good(outcomes)
+    while waiting:
+        outcome = waiting.pop(0)
         try:
             _plan(resource, outcome, world, seen)
             _run(outcome, outcome.plan.steps, patience)
             outcome.state = world[outcome.plan.key] = outcome.plan.after
         except StorageError as error:
             outcome.error = error
-            if outcome.done:
-                world = _observe(resource, _good(outcomes))
+            if outcome.done and waiting:
+                world, waiting = _look_again(resource, waiting)
     _flush(resource, [o for o in outcomes if o.done])
     _settle(resource, [o for o in _good(outcomes) if o.plan.acts])
     _take_back(resource, [o for o in outcomes if o.error is not None and o.done])
+
+
+def _look_again(resource: Resource, waiting: t.List[Outcome]) -> t.Tuple[World, t.List[Outcome]]:
+    """The world after a failure, and who can go on in it: nobody, when it can't be looked at any more."""
+    try:
+        return _observe(resource, waiting), waiting
+    except StorageError as error:
+        for outcome in waiting:
+            outcome.error = error
+        return {}, []
 
 
 def _flush(resource: Resource, touched: t.List[Outcome]) -> None:
@@ -389,7 +401,7 @@ def _settle(resource: Resource, waiting: t.List[Outcome]) -> None:
     pause = 0.02
     while waiting:
         began = time.monotonic()
-        world = _observe(resource, waiting)
+        world, waiting = _look_again(resource, waiting)
         late = time.monotonic() >= deadline
         waiting = [o for o in waiting if not _judge(resource, o, world, late)]
         if waiting:

@@ -336,6 +336,22 @@ def test_a_look_after_the_undo_that_fails_hides_no_failure():
     assert answer["results"][0]["failed"] and "dark" not in answer["msg"] and answer["steps"] == ["switch slow on", "switch slow back"]
 
 
+class Dark(Lamps):
+    def observe(self, wants):
+        if HOUSE.writes:
+            raise Unavailable("the house is dark; light a candle")
+        return super().observe(wants)
+
+
+@pytest.mark.parametrize("names,tried", [(["broken", "a", "b"], 1), (["a", "b"], 2), (["locked", "a"], 1)])
+def test_a_look_that_fails_is_an_error_of_each_who_needed_it(names, tried):
+    house = House(a=False, b=False, broken=False)
+    answer = run(house, resource=Dark, lamps=[{"name": name, "on": True} for name in names])
+    assert [result["failed"] for result in answer["results"]] == [True] * len(names) and house.writes == tried
+    dark = [result["name"] for result in answer["results"] if result["msg"] == "the house is dark; light a candle"]
+    assert dark == [name for name in names if name in ("a", "b")] and f"{len(names)} of {len(names)} failed" in answer["msg"]
+
+
 def test_a_refusal_has_nothing_to_take_back():
     house = House()
     run(house, resource=Doors, name="locked", on=True)
