@@ -129,17 +129,39 @@ def test_while_it_copies(pool, db, story, killed):
             run.join(30)
             assert run.exitcode == 0
     settled(pool, call, module=module, **options)
-    assert not [name for name in pool.volumes() if name.endswith(".part")]
+    assert not [name for name in pool.volumes() if ".part-" in name]
     assert all(pool.read(volume["path"], MANY) == b"a" * MANY for name, volume in volumes(pool).items() if name != "other")
     good(reserve(pool))
     good(reserve(pool, "terminate"))
     good(reserve(pool, "release"))
 
 
+@pytest.mark.parametrize("story", STORIES)
+def test_a_run_that_was_overtaken_in_its_copy_changes_nothing(pool, db, story):
+    """Its connection was lost, the play was run again, and the volume given to somebody before the first one got to its end."""
+    before, resource, options, _copied_to = STORIES[story]
+    for one in before:
+        good(snapshot(pool, **one))
+    module = "cinder_snapshot" if resource is Snapshots else "cinder_volume"
+    with stopped(pool, resource, **options) as (run, go_on):
+        good(call(pool, module=module, **options))
+        good(reserve(pool))
+        for volume in volumes(pool).values():
+            pool.write(volume["path"], b"guest" * 100)
+        go_on.set()
+        run.join(30)
+        assert run.exitcode == 1, "it says that somebody was faster"
+    assert not [name for name in pool.volumes() if ".part-" in name]
+    assert all(pool.read(volume["path"], 5) == b"guest" for volume in volumes(pool).values())
+    if story == "taken":
+        good(call(pool, name="old", source={"volume": "db", "snapshot": "monday"}))
+        assert pool.read(volumes(pool)["old"]["path"], MANY) == b"a" * MANY
+
+
 def test_a_part_that_a_killed_run_left_goes_with_its_volume(pool, db):
     with stopped(pool, Volumes, **CLONE) as (run, _go_on):
         run.kill()
-    assert [name for name in pool.volumes() if name.endswith(".part")]
+    assert [name for name in pool.volumes() if ".part-" in name]
     settled(pool, call, name="new", state="absent")
     settled(pool, call, name="db", state="absent")
     assert pool.volumes() == []

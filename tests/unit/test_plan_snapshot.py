@@ -148,7 +148,7 @@ def in_files(tmp_path):
             backend.swap(None, dataclasses.replace(one, allocation="sparse", path=backend.locate(one.id)))
             backend.allocate(one)
         if there:
-            backend.take(record, MONDAY)
+            backend.take(backend.observe()["db"], MONDAY)
         return backend
 
     return make

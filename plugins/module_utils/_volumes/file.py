@@ -14,6 +14,7 @@ flock(2) of the directory, so a reader always sees a whole record and two writer
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import typing as t
@@ -156,25 +157,39 @@ class FileBackend(VolumeBackend):
 
     def copy(self, volume: Volume) -> None:
         source = self._kept(volume.snapshot_id) if volume.snapshot_id else self.locate(t.cast(str, volume.source_volid))
-        self._copy(f"volume {volume.name}", source, self.locate(volume.id))
+        self._copy(volume, f"volume {volume.name}", source, self.locate(volume.id))
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
-        self._copy(f"snapshot {snapshot.name} of volume {volume.name}", self.locate(volume.id), self._kept(snapshot.id))
+        self._copy(volume, f"snapshot {snapshot.name} of volume {volume.name}", self.locate(volume.id), self._kept(snapshot.id))
 
     def revert(self, volume: Volume, snapshot: Snapshot) -> None:
-        self._copy(f"volume {volume.name}", self._kept(snapshot.id), self.locate(volume.id))
+        self._copy(volume, f"volume {volume.name}", self._kept(snapshot.id), self.locate(volume.id))
 
-    def _copy(self, what: str, source: str, path: str) -> None:
-        """Puts a whole copy in place: who is killed leaves at most a part of it beside, which the next one begins anew."""
-        part = os.path.join(self.path, f".{os.path.basename(path)}.part")
+    def _copy(self, volume: Volume, what: str, source: str, path: str) -> None:
+        """Puts a whole copy in place, unless another run was faster. Who is killed leaves at most a part of it beside, which the next one removes."""
+        part = f"{self._part(path)}{os.getpid()}"
         try:
+            self._remove_parts(path)
             with self.pause():  # it takes minutes, and the records say what goes on
                 copy(source, part)
+            if self._read(os.path.basename(self.locate(volume.id)) + ".json") != volume:
+                raise overtaken(volume)
             os.replace(part, path)
             self._sync_directory()
         except OSError as error:
-            _unlink(part)
             raise Failed(f"{what} can't be copied from {source} to {path}: {error.strerror}; free some space or use another backend") from error
+        finally:
+            _unlink(part)
+
+    def _part(self, path: str) -> str:
+        """What the names of unfinished copies begin with; the process that makes one follows."""
+        return os.path.join(self.path, f".{os.path.basename(path)}.part-")
+
+    def _remove_parts(self, path: str) -> None:
+        """Removes what processes have left that are no more."""
+        for part in glob.glob(glob.escape(self._part(path)) + "*"):
+            if not os.path.exists(f"/proc/{part.rpartition('-')[2]}"):
+                _unlink(part)
 
     def wipe(self, volume: Volume) -> None:
         self._overwrite(f"volume {volume.name}", self.locate(volume.id))
@@ -200,9 +215,9 @@ class FileBackend(VolumeBackend):
         self._remove(what, path)
 
     def _remove(self, what: str, path: str) -> None:
-        """Removes a file, and the part of it that a killed run has left."""
+        """Removes a file, and the parts of it that killed runs have left."""
         try:
-            _unlink(os.path.join(self.path, f".{os.path.basename(path)}.part"))
+            self._remove_parts(path)
             _unlink(path)
         except OSError as error:
             raise Failed(f"the data of {what} at {path} can't be removed: {error.strerror}") from error
