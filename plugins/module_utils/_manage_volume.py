@@ -13,6 +13,8 @@ import typing as t
 import uuid
 
 from ._errors import Invalid
+from ._images import ImageFile
+from ._model.image import ImageWish, image_wish
 from ._model.pool import pool_result
 from ._model.volume import Attachment, Volume, check_name, check_size, record_of, volume_from
 from ._plan_attachment import AttachmentWish, plan_attachment
@@ -61,6 +63,10 @@ class Volumes(OnBackend):
     plural = "volumes"
     advice: t.Optional[t.Tuple[str, ...]] = None  # of the host, asked once
 
+    def __init__(self, options: t.Dict[str, t.Any]) -> None:
+        super().__init__(options)
+        self.images: t.Dict[ImageWish, ImageFile] = {}  # that were inspected
+
     def want(self, item: t.Dict[str, t.Any]) -> VolumeWish:
         name = check_name(item.get("name"))
         return VolumeWish(
@@ -87,10 +93,19 @@ class Volumes(OnBackend):
         return super().observe(wants)
 
     def with_snapshots(self, want: VolumeWish) -> t.Tuple[str, ...]:
-        return (want.name, *([want.source.volume] if want.source else []))
+        return (want.name, *filter(None, [want.source and want.source.volume]))
 
     def plan(self, want: VolumeWish, world: World) -> Plan:
-        return self.warned(plan_volume(want, world, self.backend), *(self.advice or ()))
+        return self.warned(plan_volume(self._with_image(want, world), world, self.backend), *(self.advice or ()))
+
+    def _with_image(self, want: VolumeWish, world: World) -> VolumeWish:
+        """The wish with its image, open and inspected, where a volume is to be made from it."""
+        have = world.get(want.name) or world.get(want.new_name)
+        if not want.present or want.source is None or want.source.image is None or (have is not None and have.status != "creating"):
+            return want
+        if want.source.image not in self.images:
+            self.images[want.source.image] = ImageFile(want.source.image)
+        return dataclasses.replace(want, source=dataclasses.replace(want.source, file=self.images[want.source.image]))
 
     def show(self, plan: Plan, state: t.Optional[Volume]) -> t.Dict[str, t.Any]:
         return volume_result(state)
@@ -186,6 +201,11 @@ def _attachment_fields(attachment: Attachment) -> t.Dict[str, t.Any]:
 def _source(name: str, source: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[Source]:
     if source is None:
         return None
+    given = [key for key in ("volume", "image") if source.get(key)]
+    if len(given) != 1 or (source.get("snapshot") and "image" in given):
+        raise Invalid(f"the source of volume {name} must be one thing; give volume, volume and snapshot, or image and format")
+    if source.get("image"):
+        return Source(image=image_wish(source["image"], source.get("format"), source.get("checksum")))
     if source["volume"] == name:
         raise Invalid(f"volume {name} can't be made from itself; give another name, or revert_to to make it what it was at a snapshot")
     snapshot = None if source.get("snapshot") is None else check_name(source["snapshot"], "snapshot")

@@ -12,6 +12,7 @@ import dataclasses
 import typing as t
 
 from ._errors import Conflict, Invalid, NotFound, Refused
+from ._model.image import Inspected, ImageWish
 from ._model.volume import GIB, Volume
 from ._plan_clones import separation, shared_by, sharing
 from ._plan_known import BUSY, activation, check_data, check_not_copied, check_snapshots, check_still, gib, known_snapshot, known_volume, volume_named, who
@@ -25,13 +26,20 @@ _DELETABLE = ("available", "deleting", "creating", "reverting", "error", "error_
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a volume is made from: another volume, or a snapshot of it. `force`: although somebody may be writing to it."""
+    """What a volume is made from: another volume, a snapshot of it, or an image. `force`: although somebody may be writing to it.
 
-    volume: str
+    `file` is the image, open and inspected, where a volume is to be made from it.
+    """
+
+    volume: t.Optional[str] = None
     snapshot: t.Optional[str] = None
     force: bool = False
+    image: t.Optional[ImageWish] = None
+    file: t.Optional[Inspected] = dataclasses.field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
+        if self.image:
+            return str(self.image)
         return f"snapshot {self.snapshot} of volume {self.volume}" if self.snapshot else f"volume {self.volume}"
 
 
@@ -93,6 +101,7 @@ class _Origin:
     size_bytes: int = 0
     volume_type: t.Optional[str] = None
     said: str = ""
+    image: t.Optional[str] = None
 
 
 def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
@@ -111,6 +120,7 @@ def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
         allocation=want.allocation or backend.allocation,
         source_volid=origin.volume_id,
         snapshot_id=origin.snapshot_id,
+        source_image=origin.image,
         path=backend.locate(want.fresh_id),
         data_bytes=size,  # as later items of the same task see it
     )
@@ -119,13 +129,15 @@ def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
         raise Refused(f"volume {want.name} can't be made: {refusal}")
     creating = dataclasses.replace(after, status="creating")
     record = Step(f"record volume {want.name} as creating{origin.said}", backend.swap, (None, creating))
-    return Plan(want.name, None, after, (record,) + _creation(creating, after, backend))
+    return Plan(want.name, None, after, (record,) + _creation(want, creating, after, backend), undo=_unmaking(creating, backend))
 
 
 def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBackend) -> _Origin:
-    check_snapshots(backend)
-    volume = known_volume(source.volume, world, backend.where)
     said = f", from {source}"
+    if source.image is not None:
+        return _of_image(source, source.image.path, said, backend)
+    check_snapshots(backend)
+    volume = known_volume(t.cast(str, source.volume), world, backend.where)
     if source.snapshot is not None:
         snapshot = known_snapshot(volume, source.snapshot)
         return _Origin(volume.id, snapshot.id, snapshot.size_bytes, volume.volume_type, said)
@@ -136,12 +148,33 @@ def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBacke
     return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said)
 
 
+def _of_image(source: Source, path: str, said: str, backend: VolumeBackend) -> _Origin:
+    if not backend.takes_images:
+        raise Invalid(f"the driver of {backend.where} makes no volumes from images yet; use one of the drivers file and rbd")
+    return _Origin(size_bytes=source.file.virtual_bytes if source.file else 0, image=path, said=said)
+
+
+def _unmaking(creating: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+    """A volume whose image turned out to be none is not left half made."""
+    return (Step(f"remove volume {creating.name} again", _unmake, (creating, backend)),) if creating.source_image else ()
+
+
+def _unmake(creating: Volume, backend: VolumeBackend) -> None:
+    """Unless somebody else has made more of it meanwhile, or nothing was made yet."""
+    if backend.observe().get(creating.name) != creating:
+        return
+    if not backend.record_in_data:
+        backend.remove(creating)
+    backend.swap(creating, None)
+
+
 def _first_size(want: VolumeWish, origin: _Origin, backend: VolumeBackend) -> int:
-    size = want.size_bytes or origin.size_bytes
+    least = -(-origin.size_bytes // GIB)
+    size = want.size_bytes or least * GIB
     if not size:
         raise Invalid(f"volume {want.name} does not exist at {backend.where} yet and needs a size_gib to be made")
     if size < origin.size_bytes:
-        raise Refused(f"volume {want.name} can't have {size // GIB} GiB, as {want.source} has {origin.size_bytes // GIB}; make it at least as large")
+        raise Refused(f"volume {want.name} can't have {size // GIB} GiB, as {want.source} needs {least}; make it at least as large")
     return size
 
 
@@ -150,14 +183,23 @@ def _others(world: World, have: t.Optional[Volume]) -> t.List[Volume]:
     return [volume for volume in world.values() if volume is not None and volume is not have]
 
 
-def _creation(creating: Volume, after: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+def _creation(want: VolumeWish, creating: Volume, after: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
     filled = dataclasses.replace(creating, size_bytes=after.size_bytes)
-    copying = (Step(f"copy to {after.name} what it shares with its source", backend.copy, (creating,)),)
     return (
-        *(copying if creating.source_volid and backend.copies(creating) else ()),
+        *_filling(want.source or Source(), creating, backend),
         Step(f"allocate {gib(after)} for volume {after.name}", backend.allocate, (filled,)),
         Step(f"mark volume {after.name} available", backend.swap, (creating, after)),
     )
+
+
+def _filling(source: Source, creating: Volume, backend: VolumeBackend) -> t.Iterator[Step]:
+    """What brings the data of the source to a volume that is being made."""
+    if creating.source_image and source.file is None:
+        raise Conflict(f"volume {creating.name} is half made from image {creating.source_image}; run that to its end, or delete the volume with state=absent")
+    if creating.source_image:
+        yield Step(f"write {source} to volume {creating.name}", backend.fill, (creating, source.file))
+    if creating.source_volid and backend.copies(creating):
+        yield Step(f"copy to {creating.name} what it shares with its source", backend.copy, (creating,))
 
 
 def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend) -> Plan:
@@ -169,7 +211,7 @@ def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend
     after = dataclasses.replace(have, size_bytes=_wished_size(want, have), **changes)
     if have.status == "creating":  # an earlier run was stopped between the record and the data: go on from there
         after = dataclasses.replace(after, status="available")
-        return _way(want, have, after, _creation(have, after, backend))
+        return dataclasses.replace(_way(want, have, after, _creation(want, have, after, backend)), undo=_unmaking(have, backend))
     check_data(have)
     if have.status == "reverting" or _reverts(want, have):
         check_not_copied(have, world, backend, f"volume {have.name} can't be reverted")
@@ -188,11 +230,17 @@ def _touch(have: Volume, after: Volume, changes: t.Sequence[str], backend: Volum
 
 def _check_source(source: Source, have: Volume, world: World) -> None:
     """Refuses a volume that was made from something else, as far as what it shall be made from is still there to compare."""
-    volume = volume_named(source.volume, world)
-    snapshot = volume.snapshot(source.snapshot) if volume and source.snapshot else None
-    made = [(volume, have.source_volid), (snapshot, have.snapshot_id)]
-    if [one for one, recorded in made if one and one.id != recorded]:
+    if {key: getattr(have, key) for key in _known_of(source, world)} != _known_of(source, world):
         raise Refused(f"volume {have.name} is there and was not made from {source}; delete it to make it anew, or choose another name")
+
+
+def _known_of(source: Source, world: World) -> t.Dict[str, str]:
+    """What the record of a volume that was made from a source has to say, as far as the source is there to tell."""
+    if source.image is not None:
+        return {"source_image": source.image.path}
+    volume = volume_named(t.cast(str, source.volume), world)
+    snapshot = volume.snapshot(source.snapshot) if volume and source.snapshot else None
+    return {**({"source_volid": volume.id} if volume else {}), **({"snapshot_id": snapshot.id} if snapshot else {})}
 
 
 def _growth(want: VolumeWish, have: Volume, after: Volume, world: World, backend: VolumeBackend) -> Plan:

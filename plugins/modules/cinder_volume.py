@@ -22,6 +22,8 @@ extends_documentation_fragment:
 notes:
   - With O(backend.driver=rbd) an image that somebody has open is not deleted. Who it is is told after O(timeout); a guest or a host that
     died lets go by itself within 30 seconds, and is waited for.
+  - Volumes from images need the Python library C(oslo.utils), version 8 or newer, and the package C(qemu-utils) on the storage host, with
+    O(backend.driver=rbd) also C(qemu-block-extra).
   - On a storage host with LVM, LVM must not look for volume groups inside the volumes. The module warns where it would;
     M(stackless.block.cinder_pool_info) says what to do about it.
 options:
@@ -82,7 +84,22 @@ options:
       volume:
         description: The name of a volume in the same backend.
         type: str
-        required: true
+      image:
+        description:
+          - The absolute path of an image on the storage host. What is beyond its end in the volume is zeros.
+          - It is inspected before anything reads it. One that builds upon or leads to other files, has features that nobody knows, is encrypted, or is
+            not of the format that it is said to be, is refused.
+          - Not yet with O(backend.driver=lvm).
+        type: path
+      format:
+        description:
+          - The format of the image, needed with O(source.image). It is never guessed.
+        type: str
+        choices: [raw, qcow2, vmdk, vdi, vhd, vhdx]
+      checksum:
+        description:
+          - What the image must have, as an algorithm and its hexadecimal digest, such as C(sha256:) and 64 digits.
+        type: str
       snapshot:
         description: The name of a snapshot of that volume. Without it, the volume as it is now.
         type: str
@@ -179,6 +196,13 @@ EXAMPLES = r"""
     name: db-copy
     source: {volume: db-data}
 
+- name: Make a volume from an image
+  stackless.block.cinder_volume:
+    backend: "{{ backend }}"
+    name: web-3
+    size_gib: 10
+    source: {image: /srv/images/debian-12.qcow2, format: qcow2}
+
 - name: Delete a volume, and overwrite what was on it
   stackless.block.cinder_volume:
     backend: "{{ backend }}"
@@ -269,6 +293,11 @@ results:
       type: str
       returned: when the volume is there
       sample: null
+    source_image: &r_source_image
+      description: The image that it was made from; null where it was not.
+      type: str
+      returned: when the volume is there
+      sample: null
     record: &r_record
       description: The whole record, as later tasks of a play take it in O(assume).
       type: dict
@@ -289,12 +318,14 @@ attachments: *r_attachments
 snapshots: *r_snapshots
 source_volid: *r_source_volid
 snapshot_id: *r_snapshot_id
+source_image: *r_source_image
 record: *r_record
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
+from ansible_collections.stackless.block.plugins.module_utils._model.image import FORMATS
 from ansible_collections.stackless.block.plugins.module_utils._reconcile import list_spec, reconcile
 from ansible_collections.stackless.block.plugins.module_utils._volumes import BACKEND_OPTIONS
 
@@ -311,7 +342,10 @@ OPTIONS = {
     "source": {
         "type": "dict",
         "options": {
-            "volume": {"type": "str", "required": True},
+            "volume": {"type": "str"},
+            "image": {"type": "path"},
+            "format": {"type": "str", "choices": list(FORMATS)},
+            "checksum": {"type": "str"},
             "snapshot": {"type": "str"},
             "force": {"type": "bool", "default": False},
         },

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Invalid, StorageError
 from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots
+from ansible_collections.stackless.block.plugins.module_utils._model.image import ImageWish
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import AttachmentWish, plan_attachment
 from ansible_collections.stackless.block.plugins.module_utils._plan_snapshot import SnapshotWish, plan_snapshot
@@ -39,7 +40,22 @@ def volume(name="db", id=ID, **changes) -> Volume:
     return Volume(**{"name": name, "id": id, "size_bytes": GIB, "allocation": "thin", "path": f"rbd:volumes/volume-{id}", **changes})
 
 
+
+
+class OfZeros:
+    """Stands in for an image that was inspected; tests/contract/test_images.py has real ones."""
+
+    virtual_bytes = GIB
+
+    def convert(self, *target, **_environment):
+        if target[-1].startswith("/"):
+            with open(target[-1], "wb") as handle:
+                handle.truncate(GIB)
+
+
+IMAGE = Source(image=ImageWish("/srv/images/disk", "raw"), file=OfZeros())
 CLONE = volume("new", NEW, source_volid=ID, snapshot_id=MON)
+FROM_IMAGE = volume("new", NEW, source_image="/srv/images/disk")
 HALF_CLONE = dataclasses.replace(CLONE, status="creating")
 
 # name: the record, whether the snapshot's data is there, and the volume that was made from it
@@ -61,6 +77,8 @@ STATES = {
     "half cloned": (volume(snapshots=(MONDAY,)), True, HALF_CLONE),
     "cloned": (volume(snapshots=(MONDAY,)), True, CLONE),
     "dropping, cloned": (volume(snapshots=(DROPPING,)), True, CLONE),
+    "half made from an image": (volume(), False, dataclasses.replace(FROM_IMAGE, status="creating")),
+    "made from an image": (volume(), False, FROM_IMAGE),
     "damaged": (volume(snapshots=(MONDAY,), status=7), True, None),
 }
 SNAPSHOT_WISHES = {
@@ -76,6 +94,8 @@ VOLUME_WISHES = {
     "larger": VolumeWish("new", size_bytes=2 * GIB, source=Source("db", "monday"), fresh_id=NEW),
     "from the volume": VolumeWish("new", source=Source("db"), fresh_id=NEW),
     "by force": VolumeWish("new", source=Source("db", force=True), fresh_id=NEW),
+    "from an image": VolumeWish("new", source=IMAGE, fresh_id=NEW),
+    "larger than its image": VolumeWish("new", size_bytes=2 * GIB, source=IMAGE, fresh_id=NEW),
     "reverted": VolumeWish("db", revert_to="monday", description="old again"),
     "larger source": VolumeWish("db", size_bytes=2 * GIB, fresh_id=ID),
     "absent": VolumeWish("db", present=False),
@@ -94,8 +114,9 @@ def made(state: str, depth: int = 5) -> RbdBackend:
         cluster.snaps["k"] = {snapshot_name(MON): 1} if there else {}
     if clone is not None:
         cluster.found["c"] = Image(f"volume-{NEW}", "c", clone.size_bytes, record_text(clone, "c"))
-        cluster.parents["c"] = ("k", 1)
-        cluster.hidden["k"] = set()
+        if clone.source_volid:
+            cluster.parents["c"] = ("k", 1)
+            cluster.hidden["k"] = set()
     backend = RbdBackend({"pool": "volumes", "max_clone_depth": depth}, open_cluster=lambda place: cluster)
     backend.fake = cluster
     return backend
@@ -179,6 +200,22 @@ def test_a_driver_without_snapshots_says_so():
         without.missing = without.locate = lambda *_arguments: None
         with pytest.raises(Invalid, match="the driver of /dev/group has no snapshots and clones yet; use one of the drivers file and rbd"):
             plan(wish, {"db": volume()}, without)
+    with pytest.raises(Invalid, match="the driver of /dev/group makes no volumes from images yet"):
+        plan_volume(VOLUME_WISHES["from an image"], {}, without)
+
+
+@pytest.mark.parametrize("driver", ["rbd", "file"])
+def test_a_volume_whose_image_can_not_be_written_is_removed_again_unless_somebody_made_more_of_it(in_files, driver):
+    make = {"rbd": made, "file": in_files}[driver]
+    for step, left in ((0, []), (1, []), (2, []), (None, ["new"])):
+        backend = make("nothing")
+        plan = plan_volume(VOLUME_WISHES["from an image"], {}, backend)
+        for one in plan.steps[:step]:
+            one.act(*one.args)
+        for one in plan.undo:
+            one.act(*one.args)
+        assert list(observe(backend)) == left
+    assert plan_volume(VOLUME_WISHES["from the volume"], observe(make("plain")), make("plain")).undo == ()
 
 
 def steps(state, wish, plan=plan_volume, **options):

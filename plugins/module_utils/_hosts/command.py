@@ -25,16 +25,20 @@ class Said(t.NamedTuple):
 
 
 def run(
-    words: t.Sequence[str], timeout: float, before: t.Optional[t.Callable[[], None]] = None, meanwhile: t.Optional[t.Callable[[], None]] = None
+    words: t.Sequence[str],
+    timeout: float,
+    before: t.Optional[t.Callable[[], None]] = None,
+    meanwhile: t.Optional[t.Callable[[], None]] = None,
+    **more: t.Any,
 ) -> Said:
-    """Runs a tool; `before` is done in its process first, `meanwhile` again and again while it runs.
+    """Runs a tool; `before` is done in its process first, `meanwhile` again and again while it runs. `more` as for Popen.
 
     Raises Unavailable when it is not there, Failed when it does not end.
     """
-    environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"}
+    environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin", **more.pop("env", {})}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        with subprocess.Popen(list(words), env=environment, preexec_fn=before, **streams) as process:
+        with subprocess.Popen(list(words), env=environment, preexec_fn=before, **streams, **more) as process:
             text = _ended(process, timeout, meanwhile).decode("utf-8", "replace")
         return Said(process.returncode, text)
     except FileNotFoundError as error:

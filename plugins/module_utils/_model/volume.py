@@ -72,8 +72,8 @@ class Volume:
 
     `size_bytes` is what the record promises, `data_bytes` what a look at the data found (None: no data). `active` is
     False where the data must be activated before anyone can open it. `flaw` says what is wrong with a record that can
-    be read only in part; such a volume is shown, and nothing is done with it. `source_volid` and `snapshot_id` say from
-    what the volume was made. `reverted_to` is the snapshot whose data it holds, until it is given to anybody.
+    be read only in part; such a volume is shown, and nothing is done with it. `source_volid` and `snapshot_id`, or
+    `source_image`, say from what the volume was made. `reverted_to` is the snapshot whose data it holds, until it is given to anybody.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Volume:
     snapshots: t.Tuple[Snapshot, ...] = ()
     source_volid: t.Optional[str] = None
     snapshot_id: t.Optional[str] = None
+    source_image: t.Optional[str] = None
     reverted_to: t.Optional[str] = None
     path: t.Optional[str] = None
     data_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})

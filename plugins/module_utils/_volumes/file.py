@@ -20,6 +20,7 @@ import os
 import typing as t
 
 from .._errors import Failed, Invalid, Unavailable
+from .._model.image import Inspected
 from .._model.pool import Pool
 from .._model.volume import Snapshot, Volume, record_of, volume_from
 from . import VolumeBackend, overtaken
@@ -31,7 +32,7 @@ _CHUNK = 4 << 20
 class FileBackend(VolumeBackend):
     """A pool that is a directory. `path` must exist: a missing mount must not be filled by mistake."""
 
-    takes_snapshots = True
+    takes_images = takes_snapshots = True
     allocations = ("sparse", "full")
 
     def __init__(self, path: t.Optional[str], allocation: t.Optional[str] = None) -> None:
@@ -157,27 +158,31 @@ class FileBackend(VolumeBackend):
 
     def copy(self, volume: Volume) -> None:
         source = self._kept(volume.snapshot_id) if volume.snapshot_id else self.locate(t.cast(str, volume.source_volid))
-        self._copy(volume, f"volume {volume.name}", source, self.locate(volume.id))
+        self._put(volume, self.locate(volume.id), lambda part: copy(source, part))
+
+    def fill(self, volume: Volume, image: Inspected) -> None:
+        self._put(volume, self.locate(volume.id), lambda part: image.convert("-O", "raw", part))
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
-        self._copy(volume, f"snapshot {snapshot.name} of volume {volume.name}", self.locate(volume.id), self._kept(snapshot.id))
+        self._put(volume, self._kept(snapshot.id), lambda part: copy(self.locate(volume.id), part))
 
     def revert(self, volume: Volume, snapshot: Snapshot) -> None:
-        self._copy(volume, f"volume {volume.name}", self._kept(snapshot.id), self.locate(volume.id))
+        self._put(volume, self.locate(volume.id), lambda part: copy(self._kept(snapshot.id), part))
 
-    def _copy(self, volume: Volume, what: str, source: str, path: str) -> None:
-        """Puts a whole copy in place, unless another run was faster. Who is killed leaves at most a part of it beside, which the next one removes."""
+    def _put(self, volume: Volume, path: str, write: t.Callable[[str], None]) -> None:
+        """Puts a whole file in place, unless another run was faster. Who is killed leaves at most a part of it beside, which the next one removes."""
         part = f"{self._part(path)}{os.getpid()}"
         try:
             self._remove_parts(path)
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
             with self.pause():  # it takes minutes, and the records say what goes on
-                copy(source, part)
+                write(part)
             if self._read(os.path.basename(self.locate(volume.id)) + ".json") != volume:
                 raise overtaken(volume)
             os.replace(part, path)
             self._sync_directory()
         except OSError as error:
-            raise Failed(f"{what} can't be copied from {source} to {path}: {error.strerror}; free some space or use another backend") from error
+            raise Failed(f"{path} of volume {volume.name} can't be written: {error.strerror}; free some space or use another backend") from error
         finally:
             _unlink(part)
 

@@ -31,6 +31,7 @@ import uuid
 from .._ceph import Place, host_of
 from .._errors import Busy, Conflict, Failed, Invalid, Refused
 from .._model.disk import check_uuid
+from .._model.image import Inspected
 from .._model.pool import Pool
 from .._model.volume import Attachment, Snapshot, Volume
 from . import Clone, VolumeBackend, overtaken
@@ -51,7 +52,7 @@ _LOCK = "/run/stackless-block-rbd-{}.lock"
 class RbdBackend(VolumeBackend):
     """A pool, or a namespace of it; both must be there."""
 
-    record_in_data = takes_snapshots = True
+    record_in_data = takes_snapshots = takes_images = True
     allocation = "thin"
     allocations = ("thin",)
 
@@ -335,6 +336,14 @@ class RbdBackend(VolumeBackend):
     def copy(self, volume: Volume) -> None:
         self.cluster.flatten(self.cluster.own(self._known(volume)))
 
+    def fill(self, volume: Volume, image: Inspected) -> None:
+        """Through QEMU's own client of the cluster, with the user and the key that we have (qemu-block-drivers(7))."""
+        place, name = self.place, self._known(volume).name
+        space = f"file.namespace={place.namespace}," if place.namespace else ""
+        where = f"driver=raw,file.driver=rbd,file.pool={place.pool},{space}file.image={name},file.user={place.user},file.conf={_doubled(place.conf)}"
+        with self.pause():
+            image.convert("-n", "--target-image-opts", where, **({"CEPH_KEYRING": place.keyring} if place.keyring else {}))
+
     def _known(self, volume: Volume) -> Image:
         image = self._images.get(volume.id)
         if image is None:
@@ -424,6 +433,11 @@ def _checked(option: str, name: t.Optional[str]) -> str:
 def secret_uuid(user: str, fsid: str) -> str:
     """One for each user of a cluster, on whatever host it is looked up. Cinder takes the fsid itself, which leaves no room for a second user."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"ceph://{user}@{fsid}"))
+
+
+def _doubled(text: str) -> str:
+    """A text as a value in options of QEMU, where a comma would end it."""
+    return text.replace(",", ",,")
 
 
 def _readable_by_all(path: str) -> bool:

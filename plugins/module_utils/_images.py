@@ -1,0 +1,133 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection: it can change at any time.
+
+"""Images from outside: nothing reads one before it is known to be what it is said to be, and to lead nowhere else.
+
+A format can make whoever reads it open other files of the host, in the reader's name (CVE-2022-47951, CVE-2024-32498,
+CVE-2024-40767). So the bytes themselves are inspected by oslo.utils, which OpenStack's services use, and qemu-img is told the
+format and never guesses it (CVE-2026-24708).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import signal
+import stat
+import struct
+import typing as t
+
+from ._errors import Failed, NotFound, Refused, Unavailable
+from ._hosts.command import run
+from ._model.image import SECTOR, Inspected, ImageWish
+
+try:
+    from oslo_utils.imageutils import format_inspector
+except ImportError:
+    format_inspector = None
+
+# What the inspector may find where a format is claimed: it knows what may stand on a raw disk as well.
+_FOUND = {"raw": ("raw", "gpt", "iso")}
+_QEMU = {"vhd": "vpc"}  # QEMU's own name, where that is another one
+_WHY = {
+    "backing_file": "it builds upon another file",
+    "data_file": "it keeps its data in another file",
+    "unknown_features": "it has features that nobody knows here",
+    "descriptor": "its descriptor names other files, or is none of an image in one piece",
+    "footer": "its end does not fit its beginning",
+    "mbr": "its partition table contradicts itself",
+}
+_CHUNK = 4 << 20
+_HOURS = 24 * 3600.0  # a bound, not a guess
+
+
+class ImageFile(Inspected):
+    """A file that is open: what was inspected is what is read later, whatever stands under its name by then."""
+
+    def __init__(self, wish: ImageWish) -> None:
+        self.wish = wish
+        try:
+            self._handle = os.open(wish.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            raise NotFound(f"there is no image {wish.path} on this host; bring it here, or correct source.image") from error
+        except OSError as error:
+            raise Unavailable(f"image {wish.path} can't be read: {error.strerror}") from error
+        self._size = self._length()
+        self.virtual_bytes = self._inspected()
+        self._check_size()
+        self._check_sum()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+    @property
+    def _path(self) -> str:
+        return f"/proc/self/fd/{self._handle}"
+
+    def _length(self) -> int:
+        found = os.fstat(self._handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise self._refused("it is no regular file")
+        return found.st_size
+
+    def _refused(self, why: str) -> Refused:
+        return Refused(f"image {self.wish.path} is refused: {why}; get it from where you trust it, or have it converted there")
+
+    def _inspected(self) -> int:
+        """The size in bytes that the image has for a guest."""
+        if format_inspector is None:
+            raise Unavailable(
+                "the Python library oslo.utils with its inspector of image formats is missing on this host; "
+                "install the package python3-oslo.utils (8 or newer), or oslo.utils with pip"
+            )
+        claimed = self.wish.format
+        try:
+            found = format_inspector.detect_file_format(self._path)
+            if str(found) not in _FOUND.get(claimed, (claimed,)):
+                raise self._refused(f"it is said to be {claimed}, and is {found}")
+            found.safety_check()
+            self._check_plain(claimed)
+            return self._size if claimed == "raw" else int(found.virtual_size)
+        except format_inspector.SafetyCheckFailed as error:
+            raise self._refused(" and ".join(_WHY.get(name, f"its {name} is not safe") for name in sorted(error.failures))) from error
+        except (format_inspector.ImageFormatError, struct.error, ValueError) as error:
+            raise self._refused(f"it can't be understood as {claimed} ({error})") from error
+
+    def _check_plain(self, claimed: str) -> None:
+        """The inspector does not tell which qcow2 are encrypted (the crypt_method of the header, docs/interop/qcow2.txt of QEMU)."""
+        if claimed == "qcow2" and os.pread(self._handle, 4, 32) != bytes(4):
+            raise self._refused("it is encrypted")
+
+    def _check_size(self) -> None:
+        if self.virtual_bytes <= 0 or self.virtual_bytes % SECTOR:
+            raise self._refused(f"its size of {self.virtual_bytes} bytes is none that a disk can have")
+
+    def _check_sum(self) -> None:
+        if self.wish.checksum is None:
+            return
+        algorithm, wanted = self.wish.checksum
+        found = hashlib.new(algorithm)
+        for start in range(0, self._size, _CHUNK):
+            found.update(os.pread(self._handle, _CHUNK, start))
+        if found.hexdigest() != wanted:
+            raise self._refused(f"its {algorithm} is {found.hexdigest()}, not {wanted}")
+
+    def convert(self, *target: str, **environment: str) -> None:
+        claimed = self.wish.format
+        command = ["qemu-img", "convert", "-t", "writeback", "-f", _QEMU.get(claimed, claimed), *target[:-1], self._path, target[-1]]
+        if shutil.which("qemu-img") is None:
+            raise Unavailable("qemu-img is not installed on this host; install the package qemu-utils")
+        said = run(command, _HOURS, before=_die_together, pass_fds=(self._handle,), env=environment)
+        if said.status:
+            raise Failed(f"{self.wish} can't be written: qemu-img says: {' '.join(said.text.split())}; mend that and run again")
+
+
+def _die_together() -> None:
+    """Has the kernel end this process with the one that started it: nobody must be left who writes (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
