@@ -20,7 +20,6 @@ import shutil
 import signal
 import stat
 import struct
-import typing as t
 
 from ._errors import Failed, NotFound, Refused, Unavailable
 from ._hosts.command import run

@@ -93,7 +93,7 @@ class Volumes(OnBackend):
         return super().observe(wants)
 
     def with_snapshots(self, want: VolumeWish) -> t.Tuple[str, ...]:
-        return (want.name, *filter(None, [want.source and want.source.volume]))
+        return tuple(filter(None, [want.name, want.new_name, want.source and want.source.volume]))
 
     def plan(self, want: VolumeWish, world: World) -> Plan:
         return self.warned(plan_volume(self._with_image(want, world), world, self.backend), *(self.advice or ()))
@@ -106,6 +106,13 @@ class Volumes(OnBackend):
         if want.source.image not in self.images:
             self.images[want.source.image] = ImageFile(want.source.image)
         return dataclasses.replace(want, source=dataclasses.replace(want.source, file=self.images[want.source.image]))
+
+    def settled(self, plan: Plan, world: World) -> bool:
+        """Others may have gone on with a volume since, or made another one of its name."""
+        have = world.get(plan.key)
+        if plan.after is None:
+            return have is None or have.id != plan.before.id
+        return have is not None and have.id == plan.after.id and (have.data_bytes or 0) >= plan.after.size_bytes
 
     def show(self, plan: Plan, state: t.Optional[Volume]) -> t.Dict[str, t.Any]:
         return volume_result(state)

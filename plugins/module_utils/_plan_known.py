@@ -60,26 +60,33 @@ def check_taken(volume: Volume, snapshot: Snapshot) -> None:
         raise Refused(f"the data of snapshot {snapshot.name} of volume {volume.name} is gone from {volume.path}; delete the snapshot with state=absent")
 
 
-def check_still(volume: Volume, backend: VolumeBackend, what: str, force: str) -> None:
-    """Refuses what would catch a volume while somebody may be writing to it, unless `force` says so and the storage can do it at one instant."""
+def check_still(volume: Volume, backend: VolumeBackend, what: str, forced: bool, force: str) -> None:
+    """Refuses what would catch a volume while somebody may be writing to it, unless that is `forced`, by this option, and done at one instant."""
     if not volume.attachments:
         return
     held = f"while volume {volume.name} is held by {volume.holders()}, who may be writing"
     if not backend.instant():
         raise Refused(f"{what} {held}: {backend.where} copies it, which takes time; detach it first")
-    if force:
+    if not forced:
         raise Refused(f"{what} {held}; detach it first, or take it as it is at that moment with {force}")
 
 
-def check_not_copied(volume: Volume, world: World, backend: VolumeBackend, what: str, snapshot: t.Optional[Snapshot] = None) -> None:
-    """Refuses what would disturb a copy that is being made of a volume, or of a snapshot, or that a killed run left half made."""
+def check_not_copied(volume: Volume, world: World, backend: VolumeBackend, what: str, snapshot: t.Optional[Snapshot] = None, whole: bool = False) -> None:
+    """Refuses what would disturb a copy of a volume, of one snapshot, or with `whole` of any; it may be a killed run's, half made."""
     if backend.instant():
         return
     taking = [f"snapshot {one.name}" for one in volume.snapshots if one.status == "creating" and snapshot is None]
-    source = (volume.id, snapshot and snapshot.id)
-    made = [f"volume {one.name}" for one in filter(None, world.values()) if one.status == "creating" and (one.source_volid, one.snapshot_id) == source]
+    of = [one for one in filter(None, world.values()) if one.status == "creating" and one.source_volid == volume.id]
+    made = [f"volume {one.name}" for one in of if whole or one.snapshot_id == (snapshot and snapshot.id)]
     if taking or made:
         raise Conflict(f"{what} while it is copied to {(taking + made)[0]}; let the run that is at it end, or run it again if it was killed")
+
+
+def check_not_taken(volume: Volume, what: str) -> None:
+    """Refuses what would change a volume under a snapshot that somebody has begun to take."""
+    taking = [snapshot.name for snapshot in volume.snapshots if snapshot.status == "creating"]
+    if taking:
+        raise Conflict(f"{what} while its snapshot {taking[0]} is being taken; run that to its end first")
 
 
 def check_snapshots(backend: VolumeBackend) -> None:

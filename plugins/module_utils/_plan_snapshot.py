@@ -16,7 +16,7 @@ import typing as t
 
 from ._errors import Conflict, Refused
 from ._model.volume import Snapshot, Volume
-from ._plan_clones import separation, shared_by, sharing
+from ._plan_clones import checked_clones, separation
 from ._plan_known import BUSY, activation, check_data, check_not_copied, check_snapshots, check_still, check_taken, known_volume, volume_named
 from ._reconcile import Plan, Step, World
 from ._volumes import Clone, VolumeBackend
@@ -69,7 +69,8 @@ def _described(want: SnapshotWish, have: Snapshot) -> Snapshot:
 def _take(want: SnapshotWish, volume: Volume, snapshot: Snapshot, backend: VolumeBackend) -> Plan:
     if volume.status in BUSY:
         raise Conflict(f"{want} can't be taken while the volume is {volume.status}; run the play that was at it to its end first")
-    check_still(volume, backend, f"{want} can't be taken", "" if want.force else "force=true")
+    if not (snapshot.taken and backend.instant()):  # it is there already: what is left is to say so
+        check_still(volume, backend, f"{want} can't be taken", want.force, "force=true")
     check_data(volume)
     refusal = backend.missing()
     if refusal:
@@ -81,7 +82,16 @@ def _take(want: SnapshotWish, volume: Volume, snapshot: Snapshot, backend: Volum
         Step(f"take {want}", backend.take, (recorded, taking)),
         Step(f"mark {want} available", backend.swap, (recorded, after)),
     )
-    return Plan(volume.name, volume, after, activation(volume, backend) + record + steps, label=str(want))
+    undo = (Step(f"remove {want} again", _untake, (recorded, taking, backend)),)
+    return Plan(volume.name, volume, after, activation(volume, backend) + record + steps, label=str(want), undo=undo)
+
+
+def _untake(volume: Volume, taking: Snapshot, backend: VolumeBackend) -> None:
+    """A snapshot that could not be taken is not left half made, unless somebody else has made more of it meanwhile."""
+    now = backend.observe().get(volume.name)
+    if now is not None and now.snapshot(taking.name) == taking:
+        backend.drop(now, taking, False)
+        backend.swap(now, now.without_snapshot(taking.name))
 
 
 def _absent(want: SnapshotWish, volume: t.Optional[Volume], world: World, backend: VolumeBackend) -> Plan:
@@ -92,9 +102,7 @@ def _absent(want: SnapshotWish, volume: t.Optional[Volume], world: World, backen
     if volume.status in BUSY:
         raise Conflict(f"{want} can't be deleted while the volume is {volume.status}; run the play that was at it to its end first")
     check_not_copied(volume, world, backend, f"{want} can't be deleted", have)
-    clones = shared_by(backend.clones(volume, have), world, backend, want.clones)
-    if clones and want.clones == "refuse":
-        raise Refused(f"{want} can't be deleted: {sharing(clones)}")
+    clones = checked_clones(f"{want} can't be deleted", volume, have, world, backend, want.clones)
     return Plan(volume.name, volume, volume.without_snapshot(want.name), _deletion(want, volume, have, backend, clones), label=str(want))
 
 
@@ -103,6 +111,6 @@ def _deletion(want: SnapshotWish, volume: Volume, have: Snapshot, backend: Volum
     return (
         *(() if deleting == volume else (Step(f"mark {want} deleting", backend.swap, (volume, deleting)),)),
         *(separation(clones, backend) if want.clones == "flatten" else ()),
-        Step(f"remove {want}", backend.drop, (deleting, have)),
+        Step(f"remove {want}", backend.drop, (deleting, have, True)),
         Step(f"remove the record of {want}", backend.swap, (deleting, deleting.without_snapshot(want.name))),
     )

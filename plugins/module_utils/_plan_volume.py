@@ -12,14 +12,15 @@ import dataclasses
 import typing as t
 
 from ._errors import Conflict, Invalid, NotFound, Refused
-from ._model.image import Inspected, ImageWish
+from ._model.image import ImageWish, Inspected
 from ._model.volume import GIB, Volume
-from ._plan_clones import separation, shared_by, sharing
-from ._plan_known import BUSY, activation, check_data, check_not_copied, check_snapshots, check_still, gib, known_snapshot, known_volume, volume_named, who
+from ._plan_clones import checked_clones, separation
+from ._plan_known import BUSY, activation, check_data, check_not_copied, check_not_taken, check_snapshots, check_still
+from ._plan_known import gib, known_snapshot, known_volume, volume_named, who
 from ._reconcile import Plan, Step, World
 from ._volumes import Clone, VolumeBackend
 
-# The statuses between two: an earlier run was stopped there, or another one is at it.
+# From which statuses there is a way: an earlier run may have been stopped in those between two.
 _GROWABLE = ("available", "in-use", "extending")
 _DELETABLE = ("available", "deleting", "creating", "reverting", "error", "error_deleting", "error_extending")
 
@@ -143,7 +144,7 @@ def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBacke
         return _Origin(volume.id, snapshot.id, snapshot.size_bytes, volume.volume_type, said)
     if volume.status in BUSY:
         raise Conflict(f"volume {want.name} can't be made from volume {volume.name}, which is {volume.status}; {who(volume)}")
-    check_still(volume, backend, f"volume {want.name} can't be made from volume {volume.name}", "" if source.force else "source.force=true")
+    check_still(volume, backend, f"volume {want.name} can't be made from volume {volume.name}", source.force, "source.force=true")
     check_data(volume)
     return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said)
 
@@ -155,8 +156,9 @@ def _of_image(source: Source, path: str, said: str, backend: VolumeBackend) -> _
 
 
 def _unmaking(creating: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
-    """A volume whose image turned out to be none is not left half made."""
-    return (Step(f"remove volume {creating.name} again", _unmake, (creating, backend)),) if creating.source_image else ()
+    """A volume whose source could not be brought to it is not left half made."""
+    made_of = creating.source_image or creating.source_volid
+    return (Step(f"remove volume {creating.name} again", _unmake, (creating, backend)),) if made_of else ()
 
 
 def _unmake(creating: Volume, backend: VolumeBackend) -> None:
@@ -214,6 +216,7 @@ def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend
         return dataclasses.replace(_way(want, have, after, _creation(want, have, after, backend)), undo=_unmaking(have, backend))
     check_data(have)
     if have.status == "reverting" or _reverts(want, have):
+        check_not_taken(have, f"volume {have.name} can't be reverted")
         check_not_copied(have, world, backend, f"volume {have.name} can't be reverted")
         return _reversion(want, have, after, backend)
     if after.size_bytes > have.size_bytes or have.status == "extending":
@@ -234,13 +237,16 @@ def _check_source(source: Source, have: Volume, world: World) -> None:
         raise Refused(f"volume {have.name} is there and was not made from {source}; delete it to make it anew, or choose another name")
 
 
-def _known_of(source: Source, world: World) -> t.Dict[str, str]:
+def _known_of(source: Source, world: World) -> t.Dict[str, t.Any]:
     """What the record of a volume that was made from a source has to say, as far as the source is there to tell."""
     if source.image is not None:
         return {"source_image": source.image.path}
     volume = volume_named(t.cast(str, source.volume), world)
-    snapshot = volume.snapshot(source.snapshot) if volume and source.snapshot else None
-    return {**({"source_volid": volume.id} if volume else {}), **({"snapshot_id": snapshot.id} if snapshot else {})}
+    if volume is None:
+        return {}
+    snapshot = volume.snapshot(source.snapshot) if source.snapshot else None
+    told = {"source_volid": volume.id, "snapshot_id": snapshot and snapshot.id}
+    return told if snapshot or not source.snapshot else {"source_volid": volume.id}
 
 
 def _growth(want: VolumeWish, have: Volume, after: Volume, world: World, backend: VolumeBackend) -> Plan:
@@ -265,8 +271,8 @@ def _reversion(want: VolumeWish, have: Volume, after: Volume, backend: VolumeBac
     reverting = dataclasses.replace(have, status="reverting", reverted_to=None)
     steps = [] if have == reverting else [Step(f"mark volume {have.name} reverting", backend.swap, (have, reverting))]
     steps.append(Step(f"revert volume {have.name} to snapshot {snapshot.name}", backend.revert, (reverting, snapshot)))
-    if snapshot.size_bytes < have.size_bytes:
-        steps.append(Step(f"grow volume {have.name} back to {gib(have)}", backend.allocate, (reverting,)))
+    if snapshot.size_bytes < have.size_bytes or have.allocation == "full":
+        steps.append(Step(f"allocate {gib(have)} for volume {have.name}", backend.allocate, (reverting,)))
     steps.append(Step(f"mark volume {after.name} available", backend.swap, (reverting, after)))
     return _way(want, have, after, activation(have, backend) + tuple(steps))
 
@@ -296,9 +302,8 @@ def _changes(want: VolumeWish, have: Volume) -> t.Dict[str, t.Any]:
 def _extension(have: Volume, after: Volume, world: World, backend: VolumeBackend) -> t.Tuple[Step, ...]:
     if have.status not in _GROWABLE:
         raise Conflict(f"volume {have.name} is {have.status} and can't be extended now; {who(have)}")
-    taking = [snapshot.name for snapshot in have.snapshots if snapshot.status == "creating"]
-    if taking:
-        raise Conflict(f"volume {have.name} can't be extended while its snapshot {taking[0]} is being taken; run that to its end first")
+    check_not_taken(have, f"volume {have.name} can't be extended")
+    check_not_copied(have, world, backend, f"volume {have.name} can't be extended")
     refusal = backend.missing(after, _others(world, have))
     if refusal:
         raise Refused(f"volume {have.name} can't be extended: {refusal}")
@@ -330,12 +335,10 @@ def _absent(want: VolumeWish, have: t.Optional[Volume], world: World, backend: V
         return Plan(want.name, None, None)
     if have.attachments or have.status not in _DELETABLE:
         raise Refused(f"volume {have.name} is {have.status} and can't be deleted; {who(have)}")
-    check_not_copied(have, world, backend, f"volume {have.name} can't be deleted")
+    check_not_copied(have, world, backend, f"volume {have.name} can't be deleted", whole=True)
     for obstacle in _obstacles(want, have, backend):
         raise Refused(f"volume {have.name} can't be deleted: {obstacle}")
-    clones = shared_by(backend.clones(have), world, backend, want.clones)
-    if clones and want.clones == "refuse":
-        raise Refused(f"volume {have.name} can't be deleted: {sharing(clones)}")
+    clones = checked_clones(f"volume {have.name} can't be deleted", have, None, world, backend, want.clones)
     return Plan(have.name, have, None, _deletion(want, have, backend, clones))
 
 
@@ -358,7 +361,7 @@ def _obstacles(want: VolumeWish, have: Volume, backend: VolumeBackend) -> t.Iter
 def _deletion(want: VolumeWish, have: Volume, backend: VolumeBackend, clones: t.Sequence[Clone]) -> t.Tuple[Step, ...]:
     deleting = dataclasses.replace(have, status="deleting")
     steps = [] if have == deleting else [Step(f"mark volume {have.name} deleting", backend.swap, (have, deleting))]
-    dropping = [Step(f"remove snapshot {snapshot.name} of volume {have.name}", backend.drop, (deleting, snapshot)) for snapshot in have.snapshots]
+    dropping = [Step(f"remove snapshot {snapshot.name} of volume {have.name}", backend.drop, (deleting, snapshot, want.wipe)) for snapshot in have.snapshots]
     if clones and want.clones == "trash":
         retiring = Step(f"move volume {have.name} to the trash until its clones are gone", backend.retire, (deleting,))
         return (*steps, *dropping, retiring)

@@ -199,7 +199,7 @@ def reconcile(module: t.Any, resource_class: t.Type[Resource]) -> None:
         else:
             with locked(resource.lock_path, module.params.get("lock_timeout") or 0) as lock:
                 resource.hold(lock)
-                _apply(resource, outcomes)
+                _apply(resource, outcomes, lock)
     except StorageError as error:
         module.fail_json(msg=str(error))
     _finish(module, resource, outcomes)
@@ -245,13 +245,14 @@ def locked(path: t.Optional[str], timeout: float) -> t.Iterator[Lock]:
             os.close(handle)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Lock:
     """A lock of the kernel's, which ends with the process. Without a handle it is none."""
 
     path: t.Optional[str]
     handle: t.Optional[int]
     timeout: float
+    paused: bool = False
 
     def take(self) -> None:
         """Waits for it; Conflict when another run does not let go of it."""
@@ -266,12 +267,18 @@ class Lock:
     @contextlib.contextmanager
     def pause(self) -> t.Iterator[None]:
         """Lets other runs at it meanwhile. What was seen before may be old afterwards."""
+        self.paused = True
         if self.handle is not None:
             fcntl.flock(self.handle, fcntl.LOCK_UN)
         try:
             yield
         finally:
             self.take()
+
+    def was_paused(self) -> bool:
+        """Whether it was since it was asked the last time."""
+        paused, self.paused = self.paused, False
+        return paused
 
 
 def _open_lock(path: str) -> int:
@@ -330,28 +337,33 @@ def _predict(resource: Resource, outcomes: t.List[Outcome]) -> None:
         outcome.state = world[outcome.plan.key] = outcome.plan.after
 
 
-def _apply(resource: Resource, outcomes: t.List[Outcome]) -> None:
+def _apply(resource: Resource, outcomes: t.List[Outcome], lock: Lock) -> None:
     world = _observe(resource, _good(outcomes))
     patience = _Patience(resource.options.get("timeout") or 0)
     seen: t.Set[str] = set()
     waiting = _good(outcomes)
     while waiting:
         outcome = waiting.pop(0)
-        try:
-            _plan(resource, outcome, world, seen)
-            _run(outcome, outcome.plan.steps, patience)
-            outcome.state = world[outcome.plan.key] = outcome.plan.after
-        except StorageError as error:
-            outcome.error = error
-            if outcome.done and waiting:
-                world, waiting = _look_again(resource, waiting)
+        _bring(resource, outcome, world, seen, patience)
+        if waiting and (lock.was_paused() or (outcome.error and outcome.done)):
+            world, waiting = _look_again(resource, waiting)
     _flush(resource, [o for o in outcomes if o.done])
     _settle(resource, [o for o in _good(outcomes) if o.plan.acts])
     _take_back(resource, [o for o in outcomes if o.error is not None and o.done])
 
 
+def _bring(resource: Resource, outcome: Outcome, world: World, seen: t.Set[str], patience: _Patience) -> None:
+    """Plans an item in this world and does its steps, which changes the world."""
+    try:
+        _plan(resource, outcome, world, seen)
+        _run(outcome, outcome.plan.steps, patience)
+        outcome.state = world[outcome.plan.key] = outcome.plan.after
+    except StorageError as error:
+        outcome.error = error
+
+
 def _look_again(resource: Resource, waiting: t.List[Outcome]) -> t.Tuple[World, t.List[Outcome]]:
-    """The world after a failure, and who can go on in it: nobody, when it can't be looked at any more."""
+    """The world after a failure, or after others may have changed it, and who can go on in it: nobody, when it can't be looked at any more."""
     try:
         return _observe(resource, waiting), waiting
     except StorageError as error:

@@ -64,7 +64,8 @@ def volumes(walk, module):
 def placed(walk, ceph, path, task):
     """The task with this machine's addresses and paths."""
     ip, port = walk.tgtd.portals[0]
-    text = json.dumps(task).replace("/srv/volumes", path).replace("/srv/images", str(walk.directory)).replace('"driver": "rbd", ', f'"driver": "rbd", "conf": "{ceph.conf}", ')
+    text = json.dumps(task).replace("/srv/volumes", path).replace("/srv/images", str(walk.directory))
+    text = text.replace('"driver": "rbd", ', f'"driver": "rbd", "conf": "{ceph.conf}", ')
     return json.loads(text.replace('{"ip": "192.0.2.10"}', json.dumps({"ip": ip, "port": port})).replace("192.0.2.10", ip))
 
 
@@ -78,7 +79,12 @@ def test_the_examples_run(walk, ceph, module):
     play = {
         "hosts": "storage-1",
         "gather_facts": False,
-        "vars": {**PYTHON.get(module, {}), "chap_password": "not-a-secret-1", "cephx_key": ceph.key("client.cinder"), "backend": {"driver": "file", "path": folder}},
+        "vars": {
+            "chap_password": "not-a-secret-1",
+            "cephx_key": ceph.key("client.cinder"),
+            "backend": {"driver": "file", "path": folder},
+            **PYTHON.get(module, {}),
+        },
         "module_defaults": {
             **{f"stackless.block.{name}": walk.tgtd.options for name in ("iscsi_target", "iscsi_target_info")},
             **{f"stackless.block.{name}": libvirt for name in ("libvirt_disk", "libvirt_disk_info", "connector_info")},

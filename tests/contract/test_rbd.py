@@ -368,6 +368,8 @@ def test_a_full_pool(counting):
     ceph = counting.ceph
     good(call(counting, name="old", size_gib=1))
     good(call(counting, name="older", size_gib=1))
+    good(call(counting, name="source", size_gib=1))
+    good(call(counting, name="clone", source={"volume": "source"}))
     good(call(counting, name="older", state="absent"))
     ceph.command({"prefix": "osd pool set-quota", "pool": "volumes", "field": "max_objects", "val": "1"})
     try:
@@ -379,6 +381,8 @@ def test_a_full_pool(counting):
                 "raise that (ceph osd pool set-quota), or delete volumes"
             )
             assert "volume old can't be extended: pool volumes is full" in refusal(call(counting, check=check, name="old", size_gib=2))
+            told = refusal(call(counting, check=check, name="source", state="absent", clones="flatten"))
+            assert "volume source can't be deleted: pool volumes is full" in told
         assert "full" in str(call(counting, module="cinder_pool_info")["advice"])
         good(call(counting, module="cinder_attachment", volume="old", instance="w", host="c", action="reserve"))
         for action in ("terminate", "release"):

@@ -96,7 +96,7 @@ def test_sources_that_do_not_serve(pool, db):
     for options, words in (
         ({"name": "x", "source": {"volume": "gone"}}, "there is no volume gone at"),
         ({"name": "x", "source": {"volume": "db", "snapshot": "sunday"}}, "volume db has no snapshot sunday; take it first, or choose one of: monday"),
-        ({"name": "x", "size_gib": 1, "source": {"volume": "big"}}, "volume x can't have 1 GiB, as volume big has 2; make it at least as large"),
+        ({"name": "x", "size_gib": 1, "source": {"volume": "big"}}, "volume x can't have 1 GiB, as volume big needs 2; make it at least as large"),
         ({"name": "db", "source": {"volume": "db"}}, "can't be made from itself"),
         ({"name": "new", "source": {"volume": "big"}}, "volume new is there and was not made from volume big"),
         ({"name": "new", "source": {"volume": "db", "snapshot": "monday"}}, "was not made from snapshot monday of volume db"),
@@ -117,7 +117,7 @@ def test_a_reverted_volume(pool, db):
     assert back["steps"] == [
         "mark volume db reverting",
         "revert volume db to snapshot monday",
-        "grow volume db back to 2 GiB",
+        "allocate 2 GiB for volume db",
         "mark volume db available",
     ]
     assert pool.read(db["path"], MANY) == b"a" * MANY and pool.size_of(db["path"]) == 2 * GIB

@@ -108,7 +108,8 @@ class FakeCluster:
         if (image.key, number) in self.parents.values():
             self.hidden.setdefault(image.key, set()).add(number)
 
-    def revert(self, image, name):
+    def revert(self, image, name, check):
+        check()
         self._write()
         if name not in self.snaps[image.key]:
             raise Failed(f"there is no snapshot {name}")

@@ -40,8 +40,6 @@ def volume(name="db", id=ID, **changes) -> Volume:
     return Volume(**{"name": name, "id": id, "size_bytes": GIB, "allocation": "thin", "path": f"rbd:volumes/volume-{id}", **changes})
 
 
-
-
 class OfZeros:
     """Stands in for an image that was inspected; tests/contract/test_images.py has real ones."""
 
@@ -215,7 +213,7 @@ def test_a_volume_whose_image_can_not_be_written_is_removed_again_unless_somebod
         for one in plan.undo:
             one.act(*one.args)
         assert list(observe(backend)) == left
-    assert plan_volume(VOLUME_WISHES["from the volume"], observe(make("plain")), make("plain")).undo == ()
+    assert plan_volume(VolumeWish("new", size_bytes=GIB, fresh_id=NEW), {}, make("nothing")).undo == (), "the next run finishes that"
 
 
 def steps(state, wish, plan=plan_volume, **options):

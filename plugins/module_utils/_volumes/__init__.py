@@ -40,11 +40,15 @@ BACKEND_OPTIONS: t.Dict[str, t.Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Clone:
-    """Something that shares data with a volume: another `volume`, or what somebody else made at `path`; `handle` is how the driver finds it."""
+    """Something that shares data with a volume: another `volume`, or what somebody else made at `path`.
+
+    `handle` is how the driver finds it. It is `bound` when it has snapshots that would go on sharing after a copy.
+    """
 
     path: str
     handle: t.Tuple[str, ...] = dataclasses.field(repr=False)
     volume: t.Optional[Volume] = None
+    bound: bool = False
 
     def __str__(self) -> str:
         return self.volume.name if self.volume else self.path
@@ -163,8 +167,8 @@ class VolumeBackend:
         """Keeps what the volume is now as a snapshot."""
         raise NotImplementedError
 
-    def drop(self, volume: Volume, snapshot: Snapshot) -> None:
-        """Removes a snapshot. Data that clones share with it is kept for them."""
+    def drop(self, volume: Volume, snapshot: Snapshot, wipe: bool) -> None:
+        """Removes a snapshot, its data overwritten before with `wipe` where the next owner of the space could read it. Clones keep what they share."""
         raise NotImplementedError
 
     def revert(self, volume: Volume, snapshot: Snapshot) -> None:

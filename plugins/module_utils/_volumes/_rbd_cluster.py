@@ -78,11 +78,10 @@ class Cluster(Client):
         with self.asked(f"make image {self.place.path}/{name}"):
             rbd.RBD().create(self.io, name, size_bytes, old_format=False, features=self.features_of(shared), data_pool=self.place.data_pool)
 
-    def features_of(self, shared: bool) -> t.Optional[int]:
-        """The features of a new image, None for the default; without those that bar several writers when it is `shared`."""
-        if not shared:
-            return self._features or None
-        return (self._features or int(self.client.conf_get("rbd_default_features"))) & ~_mask(_NOT_SHARED)
+    def features_of(self, shared: bool) -> int:
+        """The features of a new image, whatever the one has that it is cloned from; without those that bar several writers when it is `shared`."""
+        wanted = self._features or int(self.client.conf_get("rbd_default_features"))
+        return wanted & ~_mask(_NOT_SHARED) if shared else wanted
 
     def share(self, image: Image) -> None:
         """Takes away the features that bar several writers."""

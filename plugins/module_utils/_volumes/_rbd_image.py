@@ -26,6 +26,7 @@ RECORD = "stackless.record"
 _ID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 _VOLUME = re.compile(f"volume-{_ID}")
 _SNAPSHOT = re.compile(f"snapshot-{_ID}")
+_CLONING = re.compile(f"clone-{_ID}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,11 @@ def snapshot_id(name: str) -> t.Optional[str]:
     """The id of the snapshot with this name in an image, None when it is nobody's of ours."""
     found = _SNAPSHOT.fullmatch(name)
     return found.group(1) if found else None
+
+
+def is_ours(name: str) -> bool:
+    """Whether a snapshot of an image has a name that only we give."""
+    return bool(_SNAPSHOT.fullmatch(name) or _CLONING.fullmatch(name))
 
 
 def cloning_name(volume_id: str) -> str:

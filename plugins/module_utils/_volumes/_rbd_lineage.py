@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from .._errors import Refused
+from .._errors import Failed, Refused
 from . import Clone
 from ._rbd_cluster import Cluster
 from ._rbd_image import Image
@@ -58,9 +58,15 @@ class Lineage(Cluster):
                 raise Refused(f"{first}; give them their own data (rbd flatten)") from error
             opened.remove_snap(name)
 
-    def revert(self, image: Image, name: str) -> int:
-        """Makes an image what it was at a snapshot; returns its size in bytes now."""
+    def revert(self, image: Image, name: str, check: t.Callable[[], None]) -> int:
+        """Makes an image what it was at a snapshot, if `check` finds nothing against it; returns its size in bytes now.
+
+        Who opens the image meanwhile can't write to it where it has the exclusive lock.
+        """
         with self._open_image(f"revert to snapshot {name}", image) as opened:
+            if opened.features() & rbd.RBD_FEATURE_EXCLUSIVE_LOCK:
+                opened.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+            check()
             opened.rollback_to_snap(name)
             return opened.size()
 
@@ -70,15 +76,35 @@ class Lineage(Cluster):
         """Makes an image that begins as a snapshot of another one, whose image-meta it takes along."""
         with self.asked(f"clone image {parent.name} to {self.place.path}/{name}"):
             self.client.conf_set("rbd_default_clone_format", "2")
-            rbd.RBD().clone(self.io, parent.name, snapshot, self.io, name, features=self.features_of(shared), data_pool=self.place.data_pool)
+            try:
+                rbd.RBD().clone(self.io, parent.name, snapshot, self.io, name, features=self.features_of(shared), data_pool=self.place.data_pool)
+            except (rbd.InvalidArgument, rbd.FunctionNotSupported) as error:
+                raise Failed(
+                    f"image {parent.name} can't be cloned: it lacks the feature layering, or pool {self.place.pool} insists on Ceph's first format of clones; "
+                    f"give it that feature, or take rbd_default_clone_format away (rbd config pool ls {self.place.pool})"
+                ) from error
 
     def clones(self, image: Image, snapshot: t.Optional[str] = None) -> t.List[Clone]:
         """What was cloned from an image, or from one of its snapshots, in whatever pool."""
         with self._open_image("list the clones of", image, read_only=True) as opened, contextlib.suppress(rbd.ImageNotFound):
             if snapshot is not None:
                 opened.set_snap(snapshot)
-            return [_clone(one) for one in opened.list_children2()]
+            return [self._clone(one) for one in opened.list_children2()]
         return []
+
+    def _clone(self, one: t.Mapping[str, t.Any]) -> Clone:
+        path = "/".join(filter(None, (one["pool"], one["pool_namespace"], one["image"])))
+        where = " in the trash" if one["trash"] else ""
+        handle = (one["pool"], one["pool_namespace"], one["id"])
+        return Clone(f"rbd:{path}{where}", handle, bound=self._is_bound(*handle))
+
+    def _is_bound(self, pool: str, namespace: str, key: str) -> bool:
+        """Whether snapshots of a clone would go on sharing after it was flattened."""
+        with self.client.open_ioctx(pool) as io:
+            io.set_namespace(namespace)
+            with contextlib.suppress(rbd.ImageNotFound), rbd.Image(io, image_id=key, read_only=True) as opened:
+                return not opened.features() & rbd.RBD_FEATURE_DEEP_FLATTEN and bool(list(opened.list_snaps()))
+        return False
 
     def flatten(self, clone: Clone) -> None:
         """Copies what a clone shares with its parent; nothing where it shares nothing any more."""
@@ -108,26 +134,28 @@ class Lineage(Cluster):
     def retire(self, image: Image) -> None:
         """Moves an image to the trash, from where `sweep` removes it when it may."""
         with self.asked(f"move image {image.name} to the trash"):
-            rbd.RBD().trash_move(self.io, image.name, 0)
+            try:
+                rbd.RBD().trash_move(self.io, image.name, 0)
+            except rbd.ImageNotFound as error:
+                raise Failed(f"image {image.name} can't be moved to the trash of pool {self.place.pool}; see with ceph -s whether it has room") from error
 
     def trashed(self) -> t.List[Image]:
-        """The images in the trash, whosever they are."""
+        """The images in the trash that are named as ours are."""
         with self.asked(f"look into the trash of {self.place.path}"):
-            found = [self._image(one["name"], one["id"]) for one in rbd.RBD().trash_list(self.io)]
+            listed = [Image(one["name"], one["id"], 0) for one in rbd.RBD().trash_list(self.io)]
+            found = [self._image(image.name, image.key) for image in listed if image.volume_id]
         return [image for image in found if image is not None]
 
     def sweep(self, image: Image) -> bool:
-        """Removes an image from the trash for good; whether it did, for somebody may have found it there and opened it."""
-        with self.asked(f"remove image {image.name} from the trash"), contextlib.suppress(rbd.ImageNotFound, rbd.ImageBusy, rbd.ImageHasSnapshots):
+        """Removes an image from the trash for good; whether it did.
+
+        Somebody may have found it there and opened it, or Ceph keeps it for a while yet: by the pool's wish, or by the clock of another host.
+        """
+        kept = (rbd.ImageNotFound, rbd.ImageBusy, rbd.ImageHasSnapshots, rbd.PermissionError)
+        with self.asked(f"remove image {image.name} from the trash"), contextlib.suppress(*kept):
             rbd.RBD().trash_remove(self.io, image.key)
             return True
         return False
-
-
-def _clone(one: t.Mapping[str, t.Any]) -> Clone:
-    path = "/".join(filter(None, (one["pool"], one["pool_namespace"], one["image"])))
-    where = " in the trash" if one["trash"] else ""
-    return Clone(f"rbd:{path}{where}", (one["pool"], one["pool_namespace"], one["id"]))
 
 
 def _parent(opened: t.Any) -> t.Optional[t.Tuple[str, str]]:

@@ -14,6 +14,7 @@ flock(2) of the directory, so a reader always sees a whole record and two writer
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -24,7 +25,7 @@ from .._model.image import Inspected
 from .._model.pool import Pool
 from .._model.volume import Snapshot, Volume, record_of, volume_from
 from . import VolumeBackend, overtaken
-from ._sparse import copy, extents
+from ._sparse import copy, unshared
 
 _CHUNK = 4 << 20
 
@@ -182,7 +183,8 @@ class FileBackend(VolumeBackend):
             os.replace(part, path)
             self._sync_directory()
         except OSError as error:
-            raise Failed(f"{path} of volume {volume.name} can't be written: {error.strerror}; free some space or use another backend") from error
+            see = "see whether there is room and all files are there, and run again"
+            raise Failed(f"{path} of volume {volume.name} can't be written: {error.strerror}; {see}") from error
         finally:
             _unlink(part)
 
@@ -203,20 +205,23 @@ class FileBackend(VolumeBackend):
         try:
             with open(path, "r+b", buffering=0) as handle:
                 with self.pause():  # it takes minutes, and the records say what goes on
-                    for start, end in extents(handle.fileno()):
+                    for start, end in unshared(handle.fileno()):
                         _zero(handle.fileno(), start, end)
                     os.fsync(handle.fileno())
         except FileNotFoundError:
             return
         except OSError as error:
+            if error.errno == errno.ENOSPC:  # the file system writes elsewhere whatever is overwritten: there is nothing to be had
+                return
             raise Failed(f"the data of {what} at {path} can't be overwritten: {error.strerror}") from error
 
     def remove(self, volume: Volume) -> None:
         self._remove(f"volume {volume.name}", self.locate(volume.id))
 
-    def drop(self, volume: Volume, snapshot: Snapshot) -> None:
+    def drop(self, volume: Volume, snapshot: Snapshot, wipe: bool) -> None:
         what, path = f"snapshot {snapshot.name} of volume {volume.name}", self._kept(snapshot.id)
-        self._overwrite(what, path)
+        if wipe:
+            self._overwrite(what, path)
         self._remove(what, path)
 
     def _remove(self, what: str, path: str) -> None:

@@ -29,20 +29,20 @@ import typing as t
 import uuid
 
 from .._ceph import Place, host_of
-from .._errors import Busy, Conflict, Failed, Invalid, Refused
+from .._errors import Busy, Conflict, Failed, Invalid, Refused, StorageError
 from .._model.disk import check_uuid
 from .._model.image import Inspected
 from .._model.pool import Pool
 from .._model.volume import Attachment, Snapshot, Volume
 from . import Clone, VolumeBackend, overtaken
 from . import _rbd_pool as figures
-from ._rbd_image import Image, cloning_name, has_record, image_name, record_text, snapshot_id, snapshot_name, volume_of, volumes_in
+from ._rbd_image import Image, cloning_name, has_record, image_name, is_ours, record_text, snapshot_id, snapshot_name, volume_of, volumes_in
 from ._rbd_lineage import Lineage
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,127}")  # nothing that means something in rbd:pool/namespace/image
 _NAMED = {"pool": "a pool", "data_pool": "a pool", "namespace": "a namespace of the pool", "user": "a Ceph user without client."}
 # Notes in the cluster: a volume's id after the first two
-_MAKING = "making."  # it is being made, and may have no record yet: its name, and the id of the volume that it is cloned from
+_MAKING = "making."  # it is being made, and may have no record yet: its name, and Ceph's id of the image that it is cloned from
 _REMOVING = "removing."  # it is being removed, and may have no record any more: that record
 _NAMING = "naming"  # a name is being given: that name
 _GENERATION = "generation"  # changes whenever a name was given
@@ -134,8 +134,7 @@ class RbdBackend(VolumeBackend):
 
     def dependants(self, volume: Volume) -> t.Optional[str]:
         image = self._images.get(volume.id)  # none yet where a check predicts it
-        known = {snapshot_name(snapshot.id) for snapshot in volume.snapshots}
-        others = sorted(set(self.cluster.snapshots(image)) - known) if image and image.snapshots else []
+        others = sorted(name for name in self.cluster.snapshots(image) if not is_ours(name)) if image and image.snapshots else []
         return f"its image has snapshots that were not made by cinder_snapshot: {', '.join(others)}" if others else None
 
     def needs_wipe(self, volume: Volume) -> bool:
@@ -244,24 +243,40 @@ class RbdBackend(VolumeBackend):
         self._images[after.id] = dataclasses.replace(image, record=text)
 
     def _make(self, volume: Volume) -> None:
-        name = image_name(volume.id)
-        with self._naming(volume, making=True) as until:
-            self._create(name, volume)
+        name, making = image_name(volume.id), self._being_made(volume)
+        with self._naming(volume, making) as until:
+            self._create(name, volume, making)
             image = self.cluster.named(name)
             if image is None or time.monotonic() > until:
                 raise Failed(f"image {name} took too long to make for the lock of its name; see with ceph -s what is slow, and run again")
             self._write(image, volume, volume)
-            self._forget_source(volume.id, _being_made(volume))
+            self._forget_source(volume.id, making)
 
-    def _create(self, name: str, volume: Volume) -> None:
+    def _being_made(self, volume: Volume) -> str:
+        """The note of who makes a volume; names hold no spaces."""
+        cloned = volume.source_volid and not volume.snapshot_id
+        return f"{volume.name} from {self._source(volume).key}" if cloned else volume.name
+
+    def _create(self, name: str, volume: Volume, making: str) -> None:
         if volume.source_volid is None:
             return self.cluster.create(name, volume.size_bytes, volume.multiattach)
+        try:
+            return self._clone(name, volume)
+        except StorageError:
+            with contextlib.suppress(StorageError):  # the note of it stays for the next one
+                self._forget_source(volume.id, making)
+            raise
+
+    def _clone(self, name: str, volume: Volume) -> None:
         source = self._source(volume)
         snapshot = snapshot_name(volume.snapshot_id) if volume.snapshot_id else cloning_name(volume.id)
         if volume.snapshot_id is None:
             self.cluster.take(source, snapshot)
-        self._images[volume.source_volid] = dataclasses.replace(source, snapshots=True)
-        return self.cluster.clone(source, snapshot, name, volume.multiattach)
+            now = self.cluster.image(source)
+            if now is None or now.record != source.record:  # somebody may have begun to revert or to extend it
+                raise Conflict(f"the source of volume {volume.name} was changed by someone else meanwhile; look at it and run again")
+        self._images[t.cast(str, volume.source_volid)] = dataclasses.replace(source, snapshots=True)
+        self.cluster.clone(source, snapshot, name, volume.multiattach)
 
     def _source(self, volume: Volume) -> Image:
         source = self._images.get(t.cast(str, volume.source_volid))
@@ -270,21 +285,29 @@ class RbdBackend(VolumeBackend):
         return source
 
     def _forget_source(self, volume_id: str, making: str) -> None:
-        """Removes the snapshot that a clone of a volume began with; its data stays for as long as the clone needs it."""
-        source = self._images.get(making.partition(" from ")[2])
-        if source is not None:
-            self.cluster.drop(source, cloning_name(volume_id))
+        """Removes the snapshot that a clone of a volume began with, also in the trash; its data stays for as long as the clone needs it."""
+        key = making.partition(" from ")[2]
+        if key:
+            self.cluster.drop(Image(f"with the id {key}", key, 0), cloning_name(volume_id))
 
     def _remove(self, volume: Volume, image: Image) -> None:
         self._check_same(volume, image)
+        self._drop_own(image)
         self.cluster.note({_REMOVING + volume.id: t.cast(str, image.record)})
         try:
             self.cluster.remove(image)
         except Busy as error:
             raise _still_open(volume, "deleted", ", ".join(self.cluster.watchers(image)) or "somebody who lets go just now") from error
-        self._sweep()  # before the note goes: who is killed here does it again
+        with contextlib.suppress(StorageError):  # what others keep in the trash is no reason to fail, and the next deletion tries again
+            self._sweep()  # before the note goes: who is killed here does it again
         self.cluster.note({_REMOVING + volume.id: ""})
         del self._images[volume.id]
+
+    def _drop_own(self, image: Image) -> None:
+        """Removes what runs that failed or were killed have left of our snapshots; nobody begins one of a volume that is being deleted."""
+        for name in self.cluster.snapshots(image) if image.snapshots else ():
+            if is_ours(name):
+                self.cluster.drop(image, name)
 
     def _check_same(self, volume: Volume, image: Image) -> None:
         now = self.cluster.image(image)
@@ -292,14 +315,14 @@ class RbdBackend(VolumeBackend):
             raise overtaken(volume)
 
     @contextlib.contextmanager
-    def _naming(self, volume: Volume, making: bool = False) -> t.Iterator[float]:
+    def _naming(self, volume: Volume, making: str = "") -> t.Iterator[float]:
         """Nobody else in the cluster gives a name meanwhile; yields until when (monotonic) a record may be written.
 
         A note says so until all is done. Who finds it under the lock knows that his last look may have been too early, and
         that its writer was killed.
         """
         until = time.monotonic() + self.lease - self.place.timeout
-        own = {_MAKING + volume.id: _being_made(volume)} if making else {}
+        own = {_MAKING + volume.id: making} if making else {}
         with self.cluster.naming(self.lease):
             notes = self.cluster.notes()
             if _NAMING in notes or notes.get(_GENERATION, "") != self._generation:
@@ -334,7 +357,8 @@ class RbdBackend(VolumeBackend):
             self._images[volume.id] = dataclasses.replace(image, size_bytes=volume.size_bytes)
 
     def copy(self, volume: Volume) -> None:
-        self.cluster.flatten(self.cluster.own(self._known(volume)))
+        with self.pause():  # the cluster decides between runs anyway
+            self.cluster.flatten(self.cluster.own(self._known(volume)))
 
     def fill(self, volume: Volume, image: Inspected) -> None:
         """Through QEMU's own client of the cluster, with the user and the key that we have (qemu-block-drivers(7))."""
@@ -355,19 +379,30 @@ class RbdBackend(VolumeBackend):
         self.cluster.take(image, snapshot_name(snapshot.id))
         self._images[volume.id] = dataclasses.replace(image, snapshots=True)
 
-    def drop(self, volume: Volume, snapshot: Snapshot) -> None:
+    def drop(self, volume: Volume, snapshot: Snapshot, wipe: bool) -> None:
         self.cluster.drop(self._known(volume), snapshot_name(snapshot.id))
 
     def revert(self, volume: Volume, snapshot: Snapshot) -> None:
         image = self._known(volume)
-        self._images[volume.id] = dataclasses.replace(image, size_bytes=self.cluster.revert(image, snapshot_name(snapshot.id)))
+
+        def check() -> None:
+            self._check_same(volume, image)
+            others = len(self.cluster.watchers(image)) - 1  # we are one
+            if others > 0:
+                raise _still_open(volume, "reverted", ", ".join(self.cluster.watchers(image)))
+
+        with self.pause():
+            size = self.cluster.revert(image, snapshot_name(snapshot.id), check)
+        self._images[volume.id] = dataclasses.replace(image, size_bytes=size)
 
     def separate(self, clone: Clone) -> None:
-        self.cluster.flatten(clone)
+        with self.pause():
+            self.cluster.flatten(clone)
 
     def retire(self, volume: Volume) -> None:
         image = self._known(volume)
         self._check_same(volume, image)
+        self._drop_own(image)
         self.cluster.retire(image)
         del self._images[volume.id]
 
@@ -389,12 +424,6 @@ def _with_remains(images: t.List[Image], notes: t.Dict[str, str]) -> t.List[Imag
 def _noted(kind: str, notes: t.Dict[str, str]) -> t.Dict[str, str]:
     """The notes of one kind, by the ids of the volumes."""
     return {key[len(kind) :]: text for key, text in notes.items() if key.startswith(kind)}
-
-
-def _being_made(volume: Volume) -> str:
-    """The note of who makes a volume; names hold no spaces."""
-    cloned = volume.source_volid and not volume.snapshot_id
-    return f"{volume.name} from {volume.source_volid}" if cloned else volume.name
 
 
 def _is_retired(image: Image) -> bool:
