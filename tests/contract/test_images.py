@@ -186,6 +186,26 @@ def test_killed_while_it_writes_nobody_is_left_who_does_and_the_next_run_finishe
     assert pool.read(made["path"], 96 * MIB) == path.read_bytes() and len(pool.volumes()) == 1
 
 
+@pytest.mark.parametrize("pool", ["rbd"], indirect=True)
+def test_a_second_run_waits_for_the_first_and_writes_nothing_over_it(pool, tmp_path_factory):
+    path = tmp_path_factory.mktemp("big") / "big"
+    with path.open("wb") as disk:
+        for _piece in range(96):
+            disk.write(os.urandom(MIB))
+    run = spawn.Process(target=write, args=(pool.backend, path))
+    run.start()
+    writer = child_named(run.pid, "qemu-img")
+    os.kill(writer, signal.SIGSTOP)  # also when it has not opened the image yet
+    try:
+        told = refusal(call(pool, name="db", size_gib=1, timeout=1, **source(path, "raw")))
+        assert "volume db can't be written to, its image is open at 127." in told
+    finally:
+        os.kill(writer, signal.SIGCONT)
+    run.join(60)
+    assert run.exitcode == 0 and volumes(pool)["db"]["status"] == "available"
+    assert not good(call(pool, name="db", size_gib=1, **source(path, "raw")))["changed"]
+
+
 def child_named(pid, name):
     """The pid of a child of a process, as soon as there is one of this name."""
     for _look in range(20000):

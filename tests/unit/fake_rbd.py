@@ -108,8 +108,17 @@ class FakeCluster:
         if (image.key, number) in self.parents.values():
             self.hidden.setdefault(image.key, set()).add(number)
 
+    @contextlib.contextmanager
+    def watching(self, image):
+        self.opened.setdefault(image.name, []).append("this run")
+        try:
+            yield
+        finally:
+            self.opened[image.name].remove("this run")
+
     def revert(self, image, name, check):
-        check()
+        with self.watching(image):
+            check()
         self._write()
         if name not in self.snaps[image.key]:
             raise Failed(f"there is no snapshot {name}")

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Invalid, StorageError
+from ansible_collections.stackless.block.plugins.module_utils._errors import Busy, Conflict, Invalid, StorageError
 from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots
 from ansible_collections.stackless.block.plugins.module_utils._model.image import ImageWish
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
@@ -253,6 +253,18 @@ def test_a_deletion_that_comes_too_late_does_nothing(wish):
     with pytest.raises(Conflict, match="was changed by someone else meanwhile"):
         plan.acts[-1].act(*plan.acts[-1].args)
     assert "k" in backend.fake.found
+
+
+@pytest.mark.parametrize("state,wish", [("taken", "reverted"), ("nothing", "from an image")])
+def test_nothing_is_written_to_an_image_that_somebody_has_open(state, wish):
+    backend = made(state)
+    plan = plan_volume(VOLUME_WISHES[wish], observe(backend), backend)
+    first, second = plan.acts[:2]
+    first.act(*first.args)
+    name = next(image.name for image in backend.fake.found.values())
+    backend.fake.opened[name] = ["192.0.2.7 (client.1)"]
+    with pytest.raises(Busy, match="its image is open at 192.0.2.7"):
+        second.act(*second.args)
 
 
 def test_a_snapshot_is_there_when_its_data_is():

@@ -34,6 +34,12 @@ class Lineage(Cluster):
         with self.asked(f"{what} image {image.name}"), rbd.Image(self.io, image_id=image.key, read_only=read_only) as opened:
             yield opened
 
+    @contextlib.contextmanager
+    def watching(self, image: Image) -> t.Iterator[None]:
+        """Has an image open meanwhile, so that others see that somebody is at it."""
+        with self._open_image("open", image):
+            yield
+
     # ---- snapshots
 
     def snapshots(self, image: Image) -> t.List[str]:

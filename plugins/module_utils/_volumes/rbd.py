@@ -303,6 +303,13 @@ class RbdBackend(VolumeBackend):
         self.cluster.note({_REMOVING + volume.id: ""})
         del self._images[volume.id]
 
+    def _check_alone(self, volume: Volume, image: Image, done: str) -> None:
+        """Nobody was faster, and nobody but this run, which has it open, has the image open."""
+        self._check_same(volume, image)
+        watchers = self.cluster.watchers(image)
+        if len(watchers) > 1:
+            raise _still_open(volume, done, ", ".join(watchers))
+
     def _drop_own(self, image: Image) -> None:
         """Removes what runs that failed or were killed have left of our snapshots; nobody begins one of a volume that is being deleted."""
         for name in self.cluster.snapshots(image) if image.snapshots else ():
@@ -362,10 +369,12 @@ class RbdBackend(VolumeBackend):
 
     def fill(self, volume: Volume, image: Inspected) -> None:
         """Through QEMU's own client of the cluster, with the user and the key that we have (qemu-block-drivers(7))."""
-        place, name = self.place, self._known(volume).name
+        place, known = self.place, self._known(volume)
+        name = known.name
         space = f"file.namespace={place.namespace}," if place.namespace else ""
         where = f"driver=raw,file.driver=rbd,file.pool={place.pool},{space}file.image={name},file.user={place.user},file.conf={_doubled(place.conf)}"
-        with self.pause():
+        with self.pause(), self.cluster.watching(known):
+            self._check_alone(volume, known, "written to")
             image.convert("-n", "--target-image-opts", where, **({"CEPH_KEYRING": place.keyring} if place.keyring else {}))
 
     def _known(self, volume: Volume) -> Image:
@@ -385,14 +394,8 @@ class RbdBackend(VolumeBackend):
     def revert(self, volume: Volume, snapshot: Snapshot) -> None:
         image = self._known(volume)
 
-        def check() -> None:
-            self._check_same(volume, image)
-            others = len(self.cluster.watchers(image)) - 1  # we are one
-            if others > 0:
-                raise _still_open(volume, "reverted", ", ".join(self.cluster.watchers(image)))
-
         with self.pause():
-            size = self.cluster.revert(image, snapshot_name(snapshot.id), check)
+            size = self.cluster.revert(image, snapshot_name(snapshot.id), lambda: self._check_alone(volume, image, "reverted"))
         self._images[volume.id] = dataclasses.replace(image, size_bytes=size)
 
     def separate(self, clone: Clone) -> None:
