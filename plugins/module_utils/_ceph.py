@@ -17,7 +17,7 @@ import os
 import typing as t
 import weakref
 
-from ._errors import Failed, NotFound, StorageError, Unavailable
+from ._errors import Conflict, Failed, NotFound, StorageError, Unavailable
 from ._model.data import Secret
 
 try:
@@ -34,7 +34,7 @@ class Place:
     """Where images are, who asks, for how many seconds each question may take, and how new images are made.
 
     `features`: by Ceph's names, empty for the default of the pool or of Ceph. `monitors` and `key` stand for `conf` and
-    `keyring` where a host has none, as for the source of a disk.
+    `keyring` where a host has none, as for the source of a disk; `options` is what the names of a task's options begin with there.
     """
 
     pool: str
@@ -47,10 +47,11 @@ class Place:
     timeout: int = 10
     monitors: t.Tuple[t.Tuple[str, int], ...] = ()
     key: t.Optional[Secret] = None
+    options: str = "source."
 
     def option(self, name: str) -> str:
-        """What a person can correct: an option of the back end, or what a disk's source has in its place."""
-        return f"source.{_OF_SOURCE.get(name, name)}" if self.monitors else f"backend.{name}"
+        """What a person can correct: an option of the back end, or what has its place where monitors are given."""
+        return f"{self.options}{_OF_SOURCE.get(name, name)}" if self.monitors else f"backend.{name}"
 
     @property
     def addresses(self) -> str:
@@ -60,6 +61,15 @@ class Place:
     @property
     def path(self) -> str:
         return f"{self.pool}/{self.namespace}" if self.namespace else self.pool
+
+
+class Seen(t.NamedTuple):
+    """What a look at an image finds: its size in bytes, who has it open for writing or locked, its id and its features."""
+
+    size_bytes: int
+    holders: t.Tuple[str, ...]
+    image_id: str
+    features: int
 
 
 class NoLibrary(Unavailable):
@@ -167,6 +177,9 @@ class Client:
             return Failed(f"{asked} and does not let client.{place.user} do that; grant it beside what it has (ceph auth caps, with {may})")
         if number in (errno.EDQUOT, errno.ENOSPC):
             return Failed(f"{asked} and has no room: pool {place.pool} is full; raise its quota, add OSDs or delete volumes (ceph health detail)")
+        if number == errno.EROFS:
+            who = "someone has it mapped exclusively (rbd status says who)"
+            return Conflict(f"{asked}, but {who}; detach it there first, or have it mapped with exclusive: false")
         return Failed(f"{asked} and said no: {_said(error)}; see with ceph -s whether it is well, and run again")
 
     def ask(self, prefix: str, **words: str) -> t.Any:
@@ -184,12 +197,13 @@ class Client:
         if status:
             raise Failed(f"{self.name} was asked to {prefix} and said no: {said or os.strerror(-status)}; see what client.{self.place.user} may do")
 
-    def look(self, name: str) -> t.Tuple[int, t.Tuple[str, ...]]:
-        """The size of an image in bytes, and who has it open for writing or locked. NotFound when it is not there."""
+    def look(self, name: str) -> Seen:
+        """The image of exactly this name. NotFound when it is not there."""
         with self.asked(f"tell who has image {name} open"):
             try:
                 with rbd.Image(self.io, name, read_only=True) as opened:
-                    return opened.size(), _holders(list(opened.watchers_list()), opened.list_lockers() or {})
+                    holders = _holders(list(opened.watchers_list()), opened.list_lockers() or {})
+                    return Seen(opened.size(), holders, opened.id(), opened.features())
             except rbd.ImageNotFound as error:
                 raise NotFound(f"there is no image {self.place.path}/{name} in {self.name}; make it, or correct {self.place.option('pool')}") from error
 

@@ -180,7 +180,7 @@ def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
 
     `others` and `others_on_host` count the attachments of the same volume that may still hold its exported
     device: while there are any, the export (the host's ACL) has to stay. `others_staying` are those on the
-    host that are not on their way back: while there are any, its session has to stay.
+    host that are not on their way back: while there are any, its session, or its device, has to stay.
     """
     attachment = volume.attachment(instance)
     shared = {
@@ -195,7 +195,7 @@ def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
         return {**shared, "attachment_id": None, "status": None}
     holding = [a for a in volume.attachments if a.instance != instance and a.status != "detached" and a.transport not in ("local", "rbd")]
     on_host = [a for a in holding if a.host == attachment.host]
-    staying = [a for a in on_host if a.status != "detaching" and a.transport == "host"]
+    staying = [a for a in on_host if a.status != "detaching" and a.transport in ("host", "krbd")]
     counts = {"others": len(holding), "others_on_host": len(on_host), "others_staying": len(staying)}
     return {**shared, **_attachment_fields(attachment), **counts}
 

@@ -57,11 +57,11 @@ options:
   transport: &transport
     description:
       - How the bytes travel, recorded when the volume is reserved. With V(host) the kernel of the compute host logs in,
-        with V(qemu) QEMU itself does, V(local) is for an instance on the storage host, V(rbd) makes QEMU a client of the Ceph cluster.
-        The default is V(qemu).
+        with V(qemu) QEMU itself does, V(local) is for an instance on the storage host, V(rbd) makes QEMU a client of the Ceph cluster,
+        and V(krbd) the kernel of the compute host. The default is V(qemu).
       - One that is reserved already keeps its transport; another one is refused.
     type: str
-    choices: [host, qemu, local, rbd]
+    choices: [host, qemu, local, rbd, krbd]
   iqn_prefix: &iqn_prefix
     description:
       - What the name of the export begins with, asked for when the volume is reserved. A colon, C(volume-) and the id of the volume follow.
@@ -205,7 +205,7 @@ results:
       returned: when the volume is there
       sample: /srv/volumes/volume-0b5e7a1c-2222-4222-8333-444455556666
     connection_info: &r_connection_info
-      description: How a host that has the storage at hand reaches the data, in Cinder's form. With O(backend.driver=rbd), pool/image, monitors and user.
+      description: How a host that has the storage at hand reaches the data, in Cinder's form. With O(backend.driver=rbd), pool/image, monitors, fsid and user.
       type: dict
       returned: when the volume is there
       sample: {driver_volume_type: local, data: {device_path: /srv/volumes/volume-0b5e7a1c-2222-4222-8333-444455556666}}
@@ -235,7 +235,7 @@ results:
       returned: when there is an attachment
       sample: 0
     others_staying: &r_others_staying
-      description: How many of those on the same host are not on their way back; with 0 left the host's session may go.
+      description: How many of those on the same host are not on their way back; with 0 left the host's session, or its device, may go.
       type: int
       returned: when there is an attachment
       sample: 0
@@ -287,7 +287,7 @@ OPTIONS = {
     "action": {"type": "str", "choices": list(ACTIONS)},
     "host": {"type": "str"},
     "mode": {"type": "str", "choices": ["rw", "ro"]},
-    "transport": {"type": "str", "choices": ["host", "qemu", "local", "rbd"]},
+    "transport": {"type": "str", "choices": ["host", "qemu", "local", "rbd", "krbd"]},
     "iqn_prefix": {"type": "str"},
     "initiator": {"type": "str"},
     "ip": {"type": "str"},

@@ -120,8 +120,7 @@ def _travelling(attachment: Attachment, ground: Ground) -> Attachment:
     together = attachment["storage_host"] == attachment["host"]
     driver = ground.drivers.get(attachment["storage_host"])
     possible = _OF_DRIVER.get(str(driver), _LUNS)
-    usual = "local" if together else ground.transports.get(attachment["host"], _LUNS[0])
-    transport = attachment.get("transport") or (usual if possible is _LUNS else possible[0])
+    transport = attachment.get("transport") or ("local" if together and "local" in possible else _usual(ground.transports.get(attachment["host"]), possible))
     if transport not in possible:
         known = f"is not one of driver {driver}" if transport in TRANSPORTS else "is not known"
         return _failed(attachment, "place", f"transport {transport} {known}; choose one of {', '.join(possible)}, or leave it out")
@@ -129,6 +128,11 @@ def _travelling(attachment: Attachment, ground: Ground) -> Attachment:
         apart = f"volume {attachment['volume']} is on {attachment['storage_host']} and {attachment['instance']} on {attachment['host']}"
         return _failed(attachment, "place", f"transport local needs both on one host, but {apart}; leave transport out")
     return {**attachment, "transport": transport}
+
+
+def _usual(of_host: str | None, possible: Sequence[str]) -> str:
+    """What the compute host wants, as far as it is a way for this volume: others of its volumes may go another way."""
+    return possible[0] if of_host is None or (of_host in TRANSPORTS and of_host not in possible) else of_host
 
 
 def _is_elsewhere(host: str | None, ground: Ground) -> bool:
@@ -172,7 +176,7 @@ def _skips(attachment: Attachment, step: str) -> bool:
         return True
     if step == "recount":
         return attachment["others_on_host"] == 0
-    if step == "logout":
+    if step in ("logout", "unmap"):
         return attachment["others_staying"] > 0
     if step == "deny":
         return attachment["others"] == 0 or attachment["others_on_host"] > 0
@@ -202,7 +206,8 @@ def _picked(attachment: Attachment, step: str, result: Mapping[str, Any], answer
     """What an attachment learns from an answer beyond the plain fields of its result."""
     if step in ("reserve", "begin") and result.get("volume_id"):
         named = result.get("target_iqn") or f"{attachment['iqn_prefix']}:volume-{result['volume_id']}"  # records of 0.1.0 do not say it
-        return {"target_iqn": named, **_host_of(attachment, result)}
+        image = {"image": result["connection_info"]["data"]["name"]} if result.get("transport") in _IMAGES else {}
+        return {"target_iqn": named, **image, **_host_of(attachment, result)}
     if step == "initialize":
         return {"auth": next((c for c in answer.get("credentials") or [] if c["secret_uuid"] == attachment["connection_info"]["data"]["secret_uuid"]), {})}
     if step == "export":
@@ -439,9 +444,29 @@ def _login_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str
 
 
 def _logout_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
-    # while others on their way back still use the device, the last of them logs out
-    in_use = "keep" if attachment["others_on_host"] else "refuse"
-    return {"target_iqn": attachment["target_iqn"], "serial": attachment["volume_id"], "state": "absent", "if_in_use": in_use}
+    return {"target_iqn": attachment["target_iqn"], "serial": attachment["volume_id"], "state": "absent", "if_in_use": _in_use(attachment)}
+
+
+def _map_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    wished = {"image": attachment["image"], "monitors": _image(attachment)["monitors"], "cluster_fsid": _cluster(attachment)}
+    # who shares a volume may want to write to it, though this instance does not
+    shared = attachment["multiattach"]
+    mode = {"mode": "ro" if attachment.get("mode") == "ro" and not shared else "rw", "shared": shared, "size_bytes": attachment["size_bytes"]}
+    keeping = {} if shared or settings.get("exclusive") is None else {"exclusive": settings["exclusive"]}
+    return {**wished, **mode, **keeping, "username": attachment["connection_info"]["data"]["auth_username"], **_auth(attachment, ("password",))}
+
+
+def _unmap_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"image": attachment["image"], "cluster_fsid": _cluster(attachment), "state": "absent", "if_in_use": _in_use(attachment)}
+
+
+def _cluster(attachment: Attachment) -> str:
+    return attachment["connection_info"]["data"]["cluster_fsid"]
+
+
+def _in_use(attachment: Attachment) -> str:
+    """What becomes of a device that is in use: while others on their way back still use it, the last of them takes it away."""
+    return "keep" if attachment["others_on_host"] else "refuse"
 
 
 def _auth(attachment: Attachment, names: tuple[str, ...]) -> dict[str, Any]:
@@ -457,7 +482,7 @@ def _attach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[st
     source = _source(attachment)
     if source["type"] == "block" and attachment.get("cache") in _DIRECT:
         wished = {"io": "native", **wished}
-    if attachment["transport"] == "rbd":
+    if attachment["transport"] in _IMAGES:
         wished = {"discard": "unmap", **wished}  # the connection_info asks for it
     return {
         **wished,
@@ -474,7 +499,7 @@ def _attach_item(attachment: Attachment, settings: Mapping[str, Any]) -> dict[st
 
 def _source(attachment: Attachment) -> dict[str, Any]:
     """Where QEMU finds the bytes: a device of the host, the volume itself, or a LUN that it logs in to."""
-    if attachment["transport"] == "host":
+    if attachment["transport"] in ("host", "krbd"):
         return {"type": "block", "path": attachment["device_path"]}
     if attachment["transport"] == "local":
         return {"type": "block" if attachment["path"].startswith("/dev/") else "file", "path": attachment["path"]}
@@ -512,18 +537,20 @@ _COUNTS = ("others", "others_on_host", "others_staying")
 _RESERVED = ("attachment_id", "volume_id", "size_bytes", "path", "multiattach", "status", "transport", "connection_info", *_COUNTS, "record")
 _RECORDED = (*_RESERVED, "initiator", "device")
 
-_BACKWARDS = ("give_up", "detach", "recount", "logout", "terminate", "deny", "withdraw", "release")
+_BACKWARDS = ("give_up", "detach", "recount", "logout", "unmap", "terminate", "deny", "withdraw", "release")
 _LUNS = ("host", "qemu", "local")
-_OF_DRIVER = {"rbd": ("rbd",)}  # the others' volumes travel as LUNs, if they have to
-TRANSPORTS = (*_LUNS, "rbd")
+_IMAGES = ("rbd", "krbd")
+_OF_DRIVER = {"rbd": _IMAGES}  # the others' volumes travel as LUNs, if they have to
+TRANSPORTS = (*_LUNS, *_IMAGES)
 _EXPORTED = ("host", "qemu")
 
 STEPS: dict[str, WalkStep] = {
     "reserve": WalkStep("storage_host", _BY_NAME, _BY_NAME, _reserve_item, _RESERVED),
     "export": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _export_item, transports=_EXPORTED),
     "acl": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _acl_item, merge="acls", transports=_EXPORTED),
-    "initialize": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("initialize"), transports=("rbd",)),
+    "initialize": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("initialize"), transports=_IMAGES),
     "login": WalkStep("host", ("target_iqn",), ("target_iqn",), _login_item, ("device_path", "degraded"), transports=("host",)),
+    "map": WalkStep("host", ("image",), ("image",), _map_item, ("device_path",), transports=("krbd",)),
     "attach": WalkStep("host", ("instance", "volume_id"), ("domain", "serial"), _attach_item, ("device", "live", "persistent")),
     "complete": WalkStep("storage_host", _BY_NAME, _BY_NAME, _complete_item, ("status",)),
     "begin": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("begin_detaching"), _RECORDED),
@@ -532,6 +559,7 @@ STEPS: dict[str, WalkStep] = {
     # what they share with others of their host is looked at again when their own disks are out: the last one logs out
     "recount": WalkStep("storage_host", _BY_NAME, _BY_NAME, _recount_item, _COUNTS),
     "logout": WalkStep("host", ("target_iqn",), ("target_iqn",), _logout_item, transports=("host",)),
+    "unmap": WalkStep("host", ("image",), ("image",), _unmap_item, transports=("krbd",)),
     "terminate": WalkStep("storage_host", _BY_NAME, _BY_NAME, _attachment_action("terminate"), (*_COUNTS, "status")),
     "deny": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _deny_item, merge="acls", transports=_EXPORTED),
     "withdraw": WalkStep("storage_host", ("target_iqn",), ("target_iqn",), _withdraw_item, transports=_EXPORTED),

@@ -220,6 +220,19 @@ def test_an_open_image_is_not_deleted_and_who_has_it_is_told(pool):
     assert pool.images() == []
 
 
+def test_a_guest_that_fell_silent_is_fenced_by_the_lock_that_it_still_has(pool):
+    """Its OSD gives up on it after 30 s. When it wakes up it would go on to write, if nobody has taken its lock by then."""
+    made = good(call(pool, name="db", size_gib=1))
+    attachment = {"module": "cinder_attachment", "volume": "db", "instance": "web-1"}
+    good(call(pool, **attachment, host="compute-1", action="reserve"))
+    with watched(pool, f"volume-{made['id']}") as guest, pool.image(f"volume-{made['id']}", read_only=True) as image:
+        os.kill(guest.pid, signal.SIGSTOP)
+        pool.ceph.wait_until(lambda: not list(image.watchers_list()), "it is still a watcher")
+        fenced = good(call(pool, **attachment, action="fence"))
+        assert len(fenced["steps"]) == 2 and fenced["steps"][0].startswith("keep 127.") and fenced["status"] == "detached"
+        assert good(call(pool, **attachment, action="fence"))["steps"] == []
+
+
 # ---- kills
 
 

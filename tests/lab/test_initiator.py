@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ansible_collections.stackless.block.plugins.module_utils._hosts.initiator import LOCK
-from tests.rig.lab.payload import PLACE, payload
+from tests.rig.lab.killer import killed
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -361,58 +361,15 @@ def test_a_target_that_is_gone_is_cleaned_away(exports: Any, host: Any) -> None:
         exports.storage.run("targetctl restore > /dev/null 2>&1", timeout=120, check=False)
 
 
-KILLER = """
-import os
-import sys
-
-from ansible_collections.stackless.block.plugins.module_utils import _manage_session, _reconcile
-from ansible_collections.stackless.block.plugins.modules import iscsi_initiator
-
-left, sys.argv, sys.stdin = int(sys.argv[1]), sys.argv[:1], open("/tmp/arguments")
-run, flush = _reconcile._run, _manage_session.Sessions.flush
-
-
-def count():
-    global left
-    if left == 0:
-        os.kill(os.getpid(), 9)
-    left -= 1
-
-
-def counted(outcome, steps, patience):
-    for step in steps:
-        count()
-        run(outcome, [step], patience)
-
-
-def flushed(self):
-    flush(self)
-    count()
-
-
-_reconcile._run, _manage_session.Sessions.flush = counted, flushed
-iscsi_initiator.main()
-"""
-
-
-def killed(host: Any, items: list[Options], after: int) -> None:
-    """The module as its process is killed after so many steps; what steps only gathered counts as one more."""
-    place = f"{PLACE}/{payload()[0]}"
-    host.run(f"test -d {place} && cat > /tmp/killer", input=KILLER)
-    host.run("cat > /tmp/arguments", input=json.dumps({"ANSIBLE_MODULE_ARGS": {"sessions": items}}))
-    status = host.run(f"cd {place}; PYTHONPATH=. timeout 100 python3 /tmp/killer {after} > /tmp/said 2>&1; echo $?", check=False, timeout=120)
-    assert status.strip() == "137", "it came to its end before it could be killed: " + host.run("cat /tmp/said")
-
-
 @pytest.mark.long
 def test_killed_after_every_step_the_next_run_finishes(exports: Any, multipath: Any) -> None:
     wish = [item(exports, 1, portals=everywhere(exports)[:2])]
     steps = len(done(multipath, wish, check=True)[0]["steps"])
     for after in range(steps + 1):
-        killed(multipath, wish, after)
+        killed(multipath, "iscsi_initiator", {"sessions": wish}, after)
         (there,) = done(multipath, wish)
         assert there["device_path"] and len(there["paths"]) == 2
-        killed(multipath, [gone(1)], after + 3 * (after % 2))  # there are more steps back than there
+        killed(multipath, "iscsi_initiator", {"sessions": [gone(1)]}, after + 3 * (after % 2))  # there are more steps back than there
         done(multipath, [gone(1)])
         assert multipath.run(LEFT) == "", f"after a kill behind step {after}"
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import random
 import shutil
@@ -137,6 +138,12 @@ class Ceph:
         return {"driver": "rbd", "pool": self.pool, "conf": str(self.conf), "timeout": 5}
 
     @property
+    def ports(self) -> list[int]:
+        """Where its monitor and its OSD answer, as long as they run."""
+        (osd,) = json.loads(self.command({"prefix": "osd dump"}))["osds"]
+        return [*PORTS, *(int(address["addr"].rpartition(":")[2]) for address in osd["public_addrs"]["addrvec"])]
+
+    @property
     def pids(self) -> list[int]:
         return [process.pid for process in self._running.values()]
 
@@ -245,8 +252,6 @@ class Ceph:
 
     def command(self, words: dict[str, Any]) -> str:
         """What the monitor answers to a command, as JSON."""
-        import json
-
         status, answer, said = self.admin.mon_command(json.dumps({**words, "format": "json"}), b"")
         if status:
             raise RuntimeError(f"{words}: {said}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.stackless.block.plugins.module_utils._ceph import Seen
 from ansible_collections.stackless.block.plugins.module_utils._errors import Busy, NotFound, StorageError, Unavailable
 from ansible_collections.stackless.block.plugins.module_utils._hosts import ceph
 from ansible_collections.stackless.block.plugins.module_utils._hosts.libvirt import LibvirtHost
@@ -47,7 +48,8 @@ class Client:
 
     asked: list[str] = []
     errors: list[StorageError] = []
-    answer: Any = (1, ())
+    answer: Any = Seen(1, (), "id", 61)
+    fsid = "a-cluster"
 
     def __init__(self, place: Any) -> None:
         self.place = place
@@ -62,12 +64,12 @@ class Client:
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch) -> ceph.Images:
     monkeypatch.setattr(ceph, "Client", Client)
-    Client.asked, Client.errors, Client.answer = [], [], (1, ())
+    Client.asked, Client.errors, Client.answer = [], [], Seen(1, (), "id", 61)
     return ceph.Images()
 
 
 def test_an_image_is_looked_at_by_its_exact_name(images: ceph.Images) -> None:
-    assert images.look(SOURCE, KEY) == Image(1) and Client.asked == ["pool/ns/a"]
+    assert images.look(SOURCE, KEY) == Image(1, (), None, "a-cluster", "id", 61) and Client.asked == ["pool/ns/a"]
     images.look(Source("network", "pool/a", "rbd", portals=SOURCE.portals), KEY)
     assert Client.asked[1] == "pool/a"
 
@@ -92,10 +94,16 @@ def test_a_silent_cluster_is_asked_once_for_all_disks(images: ceph.Images, monke
 
 
 def test_who_has_an_image_open_keeps_it_from_others_and_a_missing_one_from_nobody(images: ceph.Images) -> None:
-    Client.answer = (1, ("192.0.2.7 (client.7)",))
+    Client.answer = Client.answer._replace(holders=("192.0.2.7 (client.7)",))
     with pytest.raises(Busy, match=r"open at 192.0.2.7 \(client.7\); end that first"):
         images.check_alone(SOURCE, KEY)
     Client.errors = [NotFound("there is no image")]
     images.check_answer(SOURCE, KEY)
+    assert images.look(SOURCE, KEY).cluster == "a-cluster"
     with pytest.raises(NotFound):
         images.check_alone(SOURCE, KEY)
+
+
+def test_a_client_is_known_by_its_whole_number() -> None:
+    image = Image(1, ("192.0.2.7 (client.7)", "192.0.2.7 (client.77)"))
+    assert image.others("client.7") == ("192.0.2.7 (client.77)",) and image.others("client.") == image.others(None) == image.holders

@@ -208,6 +208,9 @@ def test_who_shares_the_session_counts_those_that_stay():
     others = (at(2), at(3, status="detaching"), at(4, transport="qemu"), at(5, transport="local"), at(6, host="compute-2"), at(7, status="detached"))
     result = attachment_result(volume(MINE, *others, multiattach=True), "web-1")
     assert (result["others"], result["others_on_host"], result["others_staying"]) == (4, 3, 1)
+    mapped = (at(2, transport="krbd"), at(3, transport="krbd", status="detaching"), at(4, transport="rbd"), at(6, transport="krbd", host="compute-2"))
+    result = attachment_result(volume(MINE, *mapped, multiattach=True), "web-1")
+    assert (result["others"], result["others_on_host"], result["others_staying"]) == (3, 2, 1)
 
 
 def test_who_else_holds_it_counts_those_whose_host_is_not_clean():

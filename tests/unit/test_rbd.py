@@ -445,6 +445,7 @@ def test_connection_info_is_what_cinder_tells_nova():
         "data": {
             "name": f"volumes/volume-{ID}", "hosts": ["192.0.2.1"], "ports": ["6789"], "auth_enabled": True, "auth_username": "cinder",
             "secret_type": "ceph", "secret_uuid": subject.connection_info(found["db"])["data"]["secret_uuid"], "volume_id": ID, "discard": True,
+            "cluster_fsid": subject.cluster.fsid,
         },
     }  # fmt: skip
     other = RbdBackend({"pool": "volumes", "namespace": "shop", "user": "eve"}, open_cluster=lambda place: FakeCluster())
@@ -525,7 +526,7 @@ class TestLostHosts:
         subject, blocked = made("available"), []
         volume = subject.observe()["db"]
         left = [[self.HERE], []]
-        subject.cluster.clients, subject.cluster.block = lambda image: left.pop(0), blocked.append
+        subject.cluster.connected, subject.cluster.block = lambda image: left.pop(0), blocked.append
         with pytest.raises(Busy, match="though on the cluster's blocklist"):
             subject.fence(volume, (self.HERE,))
         subject.fence(volume, (self.HERE,))

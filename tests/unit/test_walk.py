@@ -338,7 +338,10 @@ def test_volumes_go_home():
 class TestCeph:
     """A volume in a Ceph pool: nothing is exported, QEMU is a client of the cluster."""
 
-    AT = {"name": "volumes/volume-v1", "hosts": ["192.0.2.1", "::1"], "ports": ["6789", "6790"], "auth_username": "cinder", "secret_uuid": "s"}
+    AT = {
+        "name": "volumes/volume-v1", "hosts": ["192.0.2.1", "::1"], "ports": ["6789", "6790"], "auth_username": "cinder", "secret_uuid": "s",
+        "cluster_fsid": "f",
+    }  # fmt: skip
     INFO = {"driver_volume_type": "rbd", "data": AT}
     IMAGE = {
         "type": "network", "protocol": "rbd", "image": "volumes/volume-v1", "secret_uuid": "s",
@@ -348,21 +351,32 @@ class TestCeph:
     def placed(self, **more):
         return place({**WISH, **more}, drivers={"s1": "rbd"}, transports={"c1": "qemu"})
 
-    def initialized(self):
+    def initialized(self, transport="rbd", **more):
         answer = {**WISH, "changed": True, "steps": ["initialize"]}
         keys = [{"secret_uuid": "other", "password": "no"}, {"secret_uuid": "s", "username": "cinder", "password": "key"}]
-        return _walk.merge(reserved(self.placed(), connection_info=self.INFO), "initialize", {"s1": {"results": [answer], "credentials": keys}})
+        after = reserved(self.placed(transport=transport), connection_info=self.INFO, **more)
+        return _walk.merge(after, "initialize", {"s1": {"results": [answer], "credentials": keys}})
 
-    def test_travels_by_rbd_and_by_nothing_else(self):
+    def test_travels_by_rbd_or_krbd_and_by_nothing_else(self):
         assert self.placed()[0]["transport"] == self.placed(transport="rbd")[0]["transport"] == "rbd"
-        assert reason(self.placed(transport="host")[0]) == "transport host is not one of driver rbd; choose one of rbd, or leave it out"
+        assert self.placed(transport="krbd")[0]["transport"] == "krbd"
+        assert reason(self.placed(transport="host")[0]) == "transport host is not one of driver rbd; choose one of rbd, krbd, or leave it out"
         (placed,) = place({**WISH, "transport": "rbd"}, drivers={"s1": "lvm"})
         assert "transport rbd is not one of driver lvm; choose one of host, qemu, local" in reason(placed)
         assert place(WISH, storage=("c1",), drivers={"c1": "rbd"})[0]["transport"] == "rbd"
 
+    @pytest.mark.parametrize(
+        "of_host,driver,expected",
+        [("krbd", "rbd", "krbd"), ("krbd", "lvm", "host"), ("qemu", "rbd", "rbd"), ("qemu", "lvm", "qemu"), ("rbd", "rbd", "rbd"), (None, "rbd", "rbd")],
+    )
+    def test_what_a_host_wants_counts_for_the_volumes_that_can_go_that_way(self, of_host, driver, expected):
+        transports = {"c1": of_host} if of_host else {}
+        assert place(WISH, drivers={"s1": driver}, transports=transports)[0]["transport"] == expected
+        assert "transport pigeon is not known" in reason(place(WISH, drivers={"s1": driver}, transports={"c1": "pigeon"})[0])
+
     def test_needs_no_export_and_no_login(self):
         attachments = self.initialized()
-        for step in ("export", "acl", "login", "logout", "deny", "withdraw"):
+        for step in ("export", "acl", "login", "logout", "deny", "withdraw", "map", "unmap"):
             assert _walk.items(attachments, step, "s1") == _walk.items(attachments, step, "c1") == []
         assert _walk.items(reserved(place(WISH)), "initialize", "s1") == []
 
@@ -380,6 +394,44 @@ class TestCeph:
         (gone,) = _walk.items(self.initialized(), "detach", "c1")
         assert gone == {"domain": "web-1", "serial": "v1", "state": "absent", "source": self.IMAGE}
         assert "key" not in str(_walk.outcome(self.initialized()))
+
+    def test_the_kernel_maps_the_image_and_the_instance_gets_its_device(self):
+        attachments = self.initialized("krbd")
+        for step in ("export", "acl", "login", "logout", "deny", "withdraw"):
+            assert _walk.items(attachments, step, "s1") == _walk.items(attachments, step, "c1") == []
+        (item,) = _walk.items(attachments, "map", "c1")
+        assert item == {
+            "image": "volumes/volume-v1", "cluster_fsid": "f", "monitors": self.IMAGE["monitors"], "username": "cinder", "password": "key",
+            "mode": "rw", "shared": False, "size_bytes": 1,
+        }  # fmt: skip
+        after = _walk.merge(attachments, "map", {"c1": {"results": [{"image": "volumes/volume-v1", "device_path": "/dev/x", "steps": ["map"]}]}})
+        (disk,) = _walk.items(after, "attach", "c1")
+        assert (disk["source"], disk["discard"], disk["io"]) == ({"type": "block", "path": "/dev/x"}, "unmap", "native")
+        assert "source" not in _walk.items(after, "detach", "c1")[0] and "key" not in str(_walk.items(after, "unmap", "c1"))
+        (other,) = _walk.merge(attachments, "map", {"c1": {"results": [{"image": "volumes/volume-v10", "device_path": "/dev/x", "steps": ["map"]}]}})
+        assert other["failure"]["step"] == "map"
+
+    @pytest.mark.parametrize("multiattach,mode,expected", [(False, "ro", ("ro", False)), (True, "ro", ("rw", True)), (True, "rw", ("rw", True))])
+    def test_a_device_that_instances_may_share_is_for_all_of_them(self, multiattach, mode, expected):
+        (item,) = _walk.items([{**self.initialized("krbd", multiattach=multiattach)[0], "mode": mode}], "map", "c1", {"exclusive": False})
+        assert (item["mode"], item["shared"]) == expected and item.get("exclusive") == (None if multiattach else False)
+
+    @pytest.mark.parametrize("here,staying,expected", [(0, 0, "refuse"), (1, 0, "keep"), (1, 1, None)])
+    def test_a_device_stays_as_long_as_others_on_the_host_need_it(self, here, staying, expected):
+        after = [{**self.initialized("krbd")[0], "others": here, "others_on_host": here, "others_staying": staying}]
+        assert len(_walk.items(after, "recount", "s1")) == here
+        items = _walk.items(after, "unmap", "c1")
+        assert [(item["image"], item["cluster_fsid"], item["state"], item["if_in_use"]) for item in items] == (
+            [("volumes/volume-v1", "f", "absent", expected)] if expected else []
+        )
+
+    def test_the_way_back_knows_the_image_from_the_record(self):
+        placed = place({"volume": "db", "instance": "gone"}, backwards=True)
+        record = {"volume": "db", "instance": "gone", "volume_id": "v1", "attachment_id": "a1", "host": "c2", "transport": "krbd"}
+        counts = {"others": 0, "others_on_host": 0, "others_staying": 0}
+        begun = _walk.merge(placed, "begin", {"s1": {"results": [{**record, **counts, "connection_info": self.INFO, "steps": []}]}})
+        assert [item["image"] for item in _walk.items(begun, "unmap", "c2")] == ["volumes/volume-v1"]
+        assert _walk.items([{**begun[0], "attachment_id": None}], "unmap", "c2") == []
 
 
 def test_the_volumes_of_a_lost_host_are_fenced_and_those_that_were_are_released():

@@ -11,15 +11,17 @@ from __future__ import annotations
 import typing as t
 
 from .._model.data import Secret
-from .._model.disk import Disk, Iotune, Record, SecretKey
+from .._model.disk import Disk, Iotune, Record, SecretKey, Source
+from .._model.mapping import Mapping
 from .._model.session import Device, NodeRecord
 from .._model.target import Portal
 
 Scopes = t.Sequence[str]  # of "live" and "config"
 Portals = t.Tuple[Portal, ...]
 
+GROUND = ("ground",)  # where a world has what the host itself is able to do
+
 # Keys of an initiator's world beside the targets' names, which hold Connections.
-GROUND = ("ground",)  # -> Ground: what the host itself is able to do
 
 
 def silence(portal: Portal) -> t.Tuple[str, Portal]:
@@ -146,4 +148,38 @@ class InitiatorHost:
 
     def delete(self, device: Device) -> None:
         """Takes a SCSI device from the kernel."""
+        raise NotImplementedError
+
+
+class MappingHost:
+    """The verbs of a host whose kernel is a client of Ceph clusters. Every verb may be repeated after a crash without harm."""
+
+    rule = ""  # the file by which udev names the devices
+
+    def load(self) -> None:
+        """Loads the kernel's driver."""
+        raise NotImplementedError
+
+    def write_rule(self) -> None:
+        """Has udev name the devices by what they are."""
+        raise NotImplementedError
+
+    def map(self, wish: Mapping, source: Source, key: t.Optional[Secret], shared: bool) -> None:
+        """Makes an image a device. Busy while somebody else has it open, unless it is shared."""
+        raise NotImplementedError
+
+    def refresh(self, mapping: Mapping) -> None:
+        """Has the kernel look at the size of an image again."""
+        raise NotImplementedError
+
+    def announce(self, mapping: Mapping) -> None:
+        """Has udev look at a device again and make its link."""
+        raise NotImplementedError
+
+    def flush(self, mapping: Mapping) -> None:
+        """Writes out what the kernel holds back for a device."""
+        raise NotImplementedError
+
+    def unmap(self, wish: Mapping) -> None:
+        """Takes the device of this image of this cluster away. Busy while somebody has it open."""
         raise NotImplementedError

@@ -12,15 +12,15 @@ first, with a connection of its own that has one.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 import typing as t
 
 from .._ceph import Client, NoLibrary, Place
-from .._errors import Busy, StorageError, Unavailable
+from .._errors import Busy, NotFound, StorageError, Unavailable
 from .._model.data import Secret
 from .._model.disk import Image, Source
+from .files import holds, publish
 
 _SECONDS = 5  # for each question to a cluster
 _PAUSE = 15  # seconds after a question without an answer: a hundred disks shall not wait for the same cluster one after the other
@@ -32,9 +32,13 @@ client mount timeout = 5
 
 
 class Images:
-    """Looks at images through the monitors of their sources, as their users. Connections are kept."""
+    """Looks at images through the monitors of their sources, as their users. Connections are kept.
 
-    def __init__(self) -> None:
+    `options` is what the names of a task's options begin with that say where an image is.
+    """
+
+    def __init__(self, options: str = "source.") -> None:
+        self._options = options
         self._clients: t.Dict[Place, Client] = {}
         self._silent: t.Dict[Place, t.Tuple[float, StorageError]] = {}  # until when nobody asks again, and why
 
@@ -44,18 +48,21 @@ class Images:
             return Image()
         path, _slash, name = str(source.path).rpartition("/")
         pool, _slash, namespace = path.partition("/")
-        place = Place(pool, namespace, user=source.username or "admin", timeout=_SECONDS, monitors=source.portals, key=key)
+        place = Place(pool, namespace, user=source.username or "admin", timeout=_SECONDS, monitors=source.portals, key=key, options=self._options)
         until, why = self._silent.get(place, (0.0, None))
         return Image(error=why) if time.monotonic() < until else self._ask(place, name)
 
     def _ask(self, place: Place, name: str) -> Image:
         try:
             client = self._clients.setdefault(place, Client(place))
-            return Image(*client.look(name))
+            seen = client.look(name)
+            return Image(seen.size_bytes, seen.holders, None, client.fsid, seen.image_id, seen.features)
         except Unavailable as error:
             self._clients.pop(place, None)
             self._silent[place] = (time.monotonic() + _PAUSE, error)
             return Image(error=error)
+        except NotFound as error:
+            return Image(error=error, cluster=client.fsid)
         except StorageError as error:
             return Image(error=error)
 
@@ -85,19 +92,9 @@ def config_path() -> str:
 
 
 def has_config() -> bool:
-    with contextlib.suppress(OSError), open(config_path(), encoding="ascii") as file:
-        return file.read() == _CONFIG
-    return False
+    return holds(config_path(), _CONFIG)
 
 
 def write_config() -> None:
-    """In one change; readable for QEMU, whoever runs it. There is nothing secret in it."""
-    path = config_path()
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        with open(f"{path}.new", "w", encoding="ascii") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(_CONFIG)
-        os.replace(f"{path}.new", path)
-    except OSError as error:
-        raise Unavailable(f"{path} can't be written: {error.strerror}; run the task as root, or name a configuration for QEMU in source.config") from error
+    """For QEMU, whoever runs it."""
+    publish(config_path(), _CONFIG, ", or name a configuration for QEMU in source.config")

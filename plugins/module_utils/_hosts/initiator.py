@@ -158,7 +158,7 @@ class OpenIscsiHost(InitiatorHost):
         self.sysfs.announce(name)
 
     def flush_buffers(self, device: Device) -> None:
-        self.sysfs.flush_buffers(device)
+        self.sysfs.flush_buffers(str(device.name))
 
     def delete(self, device: Device) -> None:
         self.sysfs.delete(device)

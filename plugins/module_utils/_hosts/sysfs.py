@@ -175,9 +175,9 @@ class Sysfs:
 
     # ---- who holds them
 
-    def holders(self, name: str) -> t.Tuple[Holder, ...]:
-        """Who holds one block device, by its kernel name."""
-        return self._holders({name}, set())[name]
+    def holders(self, *names: str) -> t.Dict[str, t.Tuple[Holder, ...]]:
+        """Who holds block devices, by their kernel names."""
+        return self._holders(set(names), set())
 
     def _holders(self, names: t.Set[str], maps: t.Set[str]) -> t.Dict[str, t.Tuple[Holder, ...]]:
         """Who holds these block devices, directly or through what is built on them; a multipath map is no holder of its paths."""
@@ -282,19 +282,11 @@ class Sysfs:
     def delete(self, device: Device) -> None:
         self._write(f"/sys/class/scsi_device/{device.hctl}/device/delete", "1", f"delete the SCSI device {device.hctl}")
 
-    def flush_buffers(self, device: Device) -> None:
+    def flush_buffers(self, name: str) -> None:
         try:
-            handle = os.open(f"{self.root}/dev/{device.name}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(handle)
-                fcntl.ioctl(handle, _BLKFLSBUF, 0)
-            finally:
-                os.close(handle)
-        except FileNotFoundError:
-            return
+            flush(f"{self.root}/dev/{name}")
         except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise Failed(f"the buffers of {device.name} can't be flushed: {why}; what was written may be lost, look at the kernel log") from error
+            raise unflushed(name, error) from error
 
     # ---- files
 
@@ -330,6 +322,22 @@ def _connection(sessions: t.List[Session], devices: t.List[Device], maps: t.List
     held = tuple(dataclasses.replace(device, holders=holders.get(str(device.name), ())) for device in devices)
     above = tuple(dataclasses.replace(each, holders=holders.get(str(each.device), ())) for each in maps if each.devices & names)
     return ordered(Connection(sessions=tuple(sessions), devices=held, maps=above))
+
+
+def flush(path: str) -> None:
+    """Writes out what the kernel holds back for a block device, if it is there. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+            fcntl.ioctl(handle, _BLKFLSBUF, 0)
+        finally:
+            os.close(handle)
+
+
+def unflushed(name: str, error: OSError) -> Failed:
+    why = os.strerror(error.errno or 0)
+    return Failed(f"the buffers of {name} can't be flushed: {why}; what was written may be lost, look at the kernel log")
 
 
 def parse_domain(words: t.Sequence[str]) -> t.Optional[str]:

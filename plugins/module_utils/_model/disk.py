@@ -212,11 +212,21 @@ class DiskSecret:
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """What a look at a Ceph image found: its size, and who has it open or locked; or why it could not be looked at."""
+    """What a look at a Ceph image found: its size, and who has it open or locked; or why it could not be looked at.
+
+    `cluster` is the fsid of its cluster, as far as that answered.
+    """
 
     size_bytes: t.Optional[int] = None
     holders: t.Tuple[str, ...] = ()
     error: t.Optional[StorageError] = None
+    cluster: t.Optional[str] = None
+    image_id: t.Optional[str] = None
+    features: int = 0
+
+    def others(self, client: t.Optional[str]) -> t.Tuple[str, ...]:
+        """Who has it open or locked beside this client."""
+        return tuple(holder for holder in self.holders if not holder.endswith(f"({client})"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,9 +272,9 @@ def check_iqn(name: t.Optional[str], what: str) -> str:
     return name
 
 
-def check_image(path: t.Optional[str]) -> str:
+def check_image(path: t.Optional[str], what: str = "source.image") -> str:
     if not path or not _IMAGE.fullmatch(path):
-        raise Invalid(f"{_short(path)} can't be the source.image; write pool/image or pool/namespace/image, of letters, digits, '.', '_' and '-'")
+        raise Invalid(f"{_short(path)} can't be the {what}; write pool/image or pool/namespace/image, of letters, digits, '.', '_' and '-'")
     return path
 
 

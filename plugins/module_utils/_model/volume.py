@@ -30,8 +30,8 @@ class Attachment:
     """One volume given to one instance, or on the way there or back.
 
     `status` is reserved, attaching, attached, detaching or detached. `transport` is how the bytes travel: host (its
-    kernel logs in), qemu (QEMU itself does), local (no export) or rbd (QEMU is a client of Ceph). `target_iqn` is the export that the way back has to
-    take down. `step` and `reason` say where and why a walk stopped, for the person who has to look at it.
+    kernel logs in), qemu (QEMU itself does), local (no export), rbd (QEMU is a client of Ceph) or krbd (its kernel is). `target_iqn` is the export that
+    the way back has to take down. `step` and `reason` say where and why a walk stopped, for the person who has to look at it.
     """
 
     id: str

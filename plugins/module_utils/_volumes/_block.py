@@ -46,7 +46,8 @@ def who_has(path: str) -> str:
         number = os.stat(path).st_rdev
     except OSError as error:
         return f"somebody ({path}: {error.strerror})"
-    found = [*_exports(number), *map(str, Sysfs().holders(os.path.basename(os.path.realpath(path))))]
+    name = os.path.basename(os.path.realpath(path))
+    found = [*_exports(number), *map(str, Sysfs().holders(name)[name])]
     return ", ".join(found[:3]) or "somebody that can't be told (lsof may know)"
 
 

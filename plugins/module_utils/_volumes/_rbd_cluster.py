@@ -110,14 +110,26 @@ class Cluster(Client):
     def watchers(self, image: Image) -> t.Sequence[str]:
         """Who has the image open, or locked."""
         try:
-            return self.look(image.name)[1]
+            return self.look(image.name).holders
         except NotFound:
             return ()
 
     def clients(self, image: Image) -> t.List[str]:
-        """The addresses, with their nonces, of all clients that have the image open for writing."""
-        with self.asked(f"tell who has image {image.name} open"), rbd.Image(self.io, image_id=image.key, read_only=True) as opened:
+        """The addresses, with their nonces, of all clients that may write to the image: those that have it open, and those that have it
+        locked. Who was silent for 30 s counts as gone, but goes on with his lock when he wakes up."""
+        with self._looking(image) as opened:
+            lockers = (opened.list_lockers() or {}).get("lockers", ())
+            return sorted({one["addr"] for one in opened.watchers_list()} | {address for _client, _cookie, address in lockers})
+
+    def connected(self, image: Image) -> t.List[str]:
+        """The addresses, with their nonces, of those clients that the image's OSD serves."""
+        with self._looking(image) as opened:
             return sorted({one["addr"] for one in opened.watchers_list()})
+
+    @contextlib.contextmanager
+    def _looking(self, image: Image) -> t.Iterator[t.Any]:
+        with self.asked(f"tell who has image {image.name} open"), rbd.Image(self.io, image_id=image.key, read_only=True) as opened:
+            yield opened
 
     def block(self, addresses: t.Sequence[str]) -> None:
         """Puts clients on the blocklist, and waits until this host, and with it every OSD it speaks to, knows of it."""

@@ -76,6 +76,7 @@ class RbdBackend(VolumeBackend):
         self._depths: t.Dict[str, int] = {}  # of volumes that this run makes from others, by id
         self._answers: t.Dict[str, t.Any] = {}  # of the monitors, since the last look
         self._monitors: t.List[t.Tuple[str, str]] = []
+        self._fsid: t.Optional[str] = None
         self._secret_uuid = check_uuid(options.get("secret_uuid"), "backend.secret_uuid")
 
     # ---- looking
@@ -93,7 +94,8 @@ class RbdBackend(VolumeBackend):
         self.warnings = tuple(wrong)
         if not self._monitors:
             self._monitors = figures.addresses(self._told("mon dump") or {"mons": []})
-            self._secret_uuid = self._secret_uuid or secret_uuid(self.place.user, self.cluster.fsid)
+            self._fsid = self.cluster.fsid
+            self._secret_uuid = self._secret_uuid or secret_uuid(self.place.user, self._fsid)
         return found
 
     def _told(self, prefix: str, **words: str) -> t.Any:
@@ -168,7 +170,7 @@ class RbdBackend(VolumeBackend):
         return f"{self.where}/{image_name(volume_id)}"
 
     def connection_info(self, volume: Volume) -> t.Dict[str, t.Any]:
-        """As Cinder's driver tells it to Nova (cinder/volume/drivers/rbd.py, initialize_connection), with the namespace."""
+        """As Cinder's driver tells it to Nova (cinder/volume/drivers/rbd.py, initialize_connection), with namespace and fsid."""
         data = {
             "name": f"{self.place.path}/{image_name(volume.id)}",
             "hosts": [host for host, _port in self._monitors],
@@ -179,6 +181,7 @@ class RbdBackend(VolumeBackend):
             "secret_uuid": self._secret_uuid,
             "volume_id": volume.id,
             "discard": True,
+            "cluster_fsid": self._fsid,
         }
         return {"driver_volume_type": "rbd", "data": data}
 
@@ -205,7 +208,7 @@ class RbdBackend(VolumeBackend):
     def fence(self, volume: Volume, clients: t.Tuple[str, ...]) -> None:
         """On the cluster's blocklist; certain when the image's OSD, which has the map with that list, has thrown them out."""
         self.cluster.block(clients)
-        left = set(clients) & set(self.cluster.clients(self._images[volume.id]))
+        left = set(clients) & set(self.cluster.connected(self._images[volume.id]))
         if left:
             blocked = f"{', '.join(sorted(left))}, though on the cluster's blocklist"
             raise Busy(f"volume {volume.name} is still open at {blocked}; see with ceph -s what is slow, and run again")

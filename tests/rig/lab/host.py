@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable, Iterator
 
 from tests.rig.lab.cache import LabError
 from tests.rig.lab.machine import Machine
@@ -69,6 +70,22 @@ class Host:
             return json.loads(out)
         except ValueError as error:
             raise AssertionError(f"{name} on {self.name} ended with {status} and printed no JSON:\n{out}\n{err}") from error
+
+    @contextlib.contextmanager
+    def lend(self, address: str, ports: Iterable[int]) -> Iterator[None]:
+        """Lets it reach what answers at this address, of 127.0.0.0/8, on the machine that the lab runs on, as if that were its own."""
+        doors = [word for port in ports for word in ("-R", f"{address}:{port}:{address}:{port}")]
+        alone = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"]
+        command = [*self._ssh, *alone, *doors, self.name, "echo lent; exec tail -f /dev/null"]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            said = process.stdout.readline()
+            assert said == "lent\n", f"{self.name} does not take {address} over: {said}"
+            yield
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
     # ---- its life
 

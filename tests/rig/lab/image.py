@@ -19,7 +19,7 @@ PACKAGES = (
     "systemd-sysv", "udev", "dbus", "openssh-server", "python3", "iproute2", "iputils-ping", "kmod", "procps", "psmisc", "nftables",
     "lvm2", "thin-provisioning-tools", "python3-rtslib-fb", "targetcli-fb", "open-iscsi", "multipath-tools", "lsscsi", "e2fsprogs",
     "libvirt-daemon-system", "libvirt-daemon-driver-qemu", "libvirt-clients", "python3-libvirt", "qemu-system-x86", "qemu-utils", "qemu-block-extra",
-    "busybox-static",
+    "python3-rados", "python3-rbd", "busybox-static",
 )  # fmt: skip
 # What no machine here ever needs of a kernel, a third of its size.
 NO_DRIVERS = ("sound", "drivers/gpu", "drivers/net/wireless", "drivers/infiniband", "drivers/media", "fs/btrfs", "fs/ocfs2", "fs/xfs", "net/wireless")
