@@ -19,8 +19,8 @@ from tests.rig.images import qemu_img
 from tests.rig.walk import Walk
 
 ID = "0b5e7a1c-2222-4222-8333-444455556666"
-# Logging in takes a kernel of one's own: these run in the lab (tests/lab/test_initiator.py).
-IN_THE_LAB = {"iscsi_initiator"}
+# Logging in and mapping take a kernel of one's own: these run in the lab (tests/lab/test_initiator.py, test_krbd.py).
+IN_THE_LAB = {"iscsi_initiator", "rbd_device"}
 MODULES = sorted({path.stem for path in (ROOT / "plugins" / "modules").glob("*.py")} - IN_THE_LAB)
 VOLUMES = [{"name": "db-data", "size_gib": 1}, {"name": "db-log", "size_gib": 1}]
 

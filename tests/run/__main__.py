@@ -80,7 +80,7 @@ def steps() -> list[Step]:
     ceph = [name for name in tests if name.startswith("tests/contract/test_rbd")]
     contracts = [name for name in tests if name not in (*killed, *walks, *ceph)]
     return [
-        pytest("lab", "three hosts with kernels of their own: LVM, LIO, open-iscsi, multipath", "tests/lab", "-m", "not long", timeout=3600, lab=True),
+        pytest("lab", "three hosts with kernels of their own: LVM, LIO, open-iscsi, multipath, krbd", "tests/lab", "-m", "not long", timeout=3600, lab=True),
         Step("sanity", "ansible-test sanity, nothing ignored", [*python, "tests.run.sanity"], 1800),
         Step("lint", "ansible-lint, profile production", [*python, "tests.run.on_copy", "ansible-lint", "--offline"]),
         Step("docs", "antsibull-docs, every module and role", [*python, "tests.run.on_copy", "antsibull-docs", "lint-collection-docs", "--plugin-docs", "."]),
