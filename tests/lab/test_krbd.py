@@ -282,6 +282,7 @@ def test_each_failure_has_its_words_and_leaves_nothing(ceph: Ceph, host: Any) ->
     assert host.run(LEFT) == ""
 
 
+@pytest.mark.long
 def test_a_silent_cluster_is_told_in_bounded_time(host: Any) -> None:
     with Ceph() as own, lent(own, host):
         make(own, "a-1")
@@ -401,6 +402,7 @@ def test_what_a_guest_writes_is_on_its_own_image(lab: Any, walk: Walk) -> None:
     assert "is in use by domain web-1" in told
 
 
+@pytest.mark.long
 def test_what_keeps_the_lock_is_not_extended_and_what_does_not_is(lab: Any, walk: Walk) -> None:
     bad(walk.play("extend", volumes=[{"name": "db-log", "size_gib": 2}]), "mapped exclusively", "exclusive: false")
     assert walk.records()["db-log"]["size_bytes"] == GIB
@@ -412,6 +414,7 @@ def test_what_keeps_the_lock_is_not_extended_and_what_does_not_is(lab: Any, walk
     assert lab.guest.wait_for(rf"^DISK-SIZE \w+ .*size={2 * GIB}$") and walk.records()["db-data"]["size_bytes"] == 2 * GIB
 
 
+@pytest.mark.long
 def test_a_host_that_restarts_gets_back_what_is_attached(lab: Any, walk: Walk) -> None:
     lab.compute.reboot(hard=True)
     with lent(walk.ceph, lab.compute):
