@@ -246,6 +246,7 @@ def test_what_is_in_use_is_refused_by_the_name_of_its_holder(ceph: Ceph, host: A
     done(host, [gone()])
 
 
+@pytest.mark.long
 def test_what_others_have_is_refused_by_their_name(lab: Any, ceph: Ceph, host: Any) -> None:
     with opened(ceph, "a-1"):
         answer = ask(host, [item(ceph)], check=True)
