@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.stackless.block.plugins.module_utils._errors import Unavailable
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes, find_volumes
-from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_cluster import Cluster
+from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_lineage import Lineage
 from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd import RbdBackend
 
 from tests.contract.test_reserve_race import call as call_inside
@@ -236,10 +236,10 @@ def test_a_guest_that_fell_silent_is_fenced_by_the_lock_that_it_still_has(pool):
 # ---- kills
 
 
-WRITES = ("create", "swap_record", "note", "resize", "remove")
+WRITES = ("create", "swap_record", "note", "resize", "remove", "take", "drop", "clone", "flatten", "revert", "retire", "sweep")
 
 
-def killed_after(write, backend, options):
+def killed_after(write, resource, backend, options):
     """A run that is killed right after so many writes to the cluster; lives to its end when there are not so many."""
     left = [write]
 
@@ -254,8 +254,8 @@ def killed_after(write, backend, options):
         return act
 
     for name in WRITES:
-        setattr(Cluster, name, counted(getattr(Cluster, name)))
-    answer = call_inside(Volumes, backend=backend, volumes=None, **options)
+        setattr(Lineage, name, counted(getattr(Lineage, name)))
+    answer = call_inside(resource, backend=backend, **{resource.plural: None}, **options)
     assert not answer["failed"], answer["msg"]
 
 
@@ -275,7 +275,7 @@ def test_killed_after_every_write_the_next_run_finishes(ceph, story):
         if before:
             good(call(pool, **before))
         # names stay locked for three times the timeout of who was killed
-        run = spawn.Process(target=killed_after, args=(write, {**pool.backend, "timeout": 1}, options))
+        run = spawn.Process(target=killed_after, args=(write, Volumes, {**pool.backend, "timeout": 1}, options))
         run.start()
         run.join(60)
         assert run.exitcode in (0, -signal.SIGKILL), f"write {write}"
@@ -330,7 +330,7 @@ def test_killed_when_the_header_was_gone_the_next_run_finishes(pool):
     made = good(call(pool, name="db", size_gib=1))
     with pool.image(f"volume-{made['id']}", read_only=True) as image:
         header = f"rbd_header.{image.id()}"
-    run = spawn.Process(target=killed_after, args=(2, pool.backend, {"name": "db", "state": "absent"}))
+    run = spawn.Process(target=killed_after, args=(2, Volumes, pool.backend, {"name": "db", "state": "absent"}))
     run.start()
     run.join(60)
     assert run.exitcode == -signal.SIGKILL

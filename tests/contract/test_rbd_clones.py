@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 
 import pytest
 from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
-from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_lineage import Lineage
 
-from tests.contract.test_rbd import watched
-from tests.contract.test_reserve_race import call as call_inside
+from tests.contract.test_rbd import killed_after, watched
 from tests.rig.pools import MANY, RbdPool, call, foretold, good, refusal, settled, snapshot, snapshots, volumes
 
 GIB = 1 << 30
@@ -214,29 +211,6 @@ def test_a_list_that_gives_clones_their_own_data(pool, db):
 
 
 # ---- kills
-
-WRITES = ("create", "swap_record", "note", "resize", "remove", "take", "drop", "clone", "flatten", "revert", "retire", "sweep")
-
-
-def killed_after(write, resource, backend, options):
-    """A run that is killed right after so many writes to the cluster; lives to its end when there are not so many."""
-    left = [write]
-
-    def counted(plain):
-        def act(self, *arguments, **named):
-            done = plain(self, *arguments, **named)
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return done
-
-        return act
-
-    for name in WRITES:
-        setattr(Lineage, name, counted(getattr(Lineage, name)))
-    answer = call_inside(resource, backend=backend, **{resource.plural: None}, **options)
-    assert not answer["failed"], answer["msg"]
-
 
 MONDAY = {"module": "cinder_snapshot", "volume": "db", "name": "monday"}
 CLONE = {"name": "new", "source": {"volume": "db"}}

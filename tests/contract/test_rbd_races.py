@@ -15,7 +15,8 @@ from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot i
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_lineage import Lineage
 
-from tests.contract.test_rbd_clones import killed_after, of_users
+from tests.contract.test_rbd import killed_after
+from tests.contract.test_rbd_clones import of_users
 from tests.contract.test_reserve_race import call as call_inside
 from tests.rig.ceph import FEATURES
 from tests.rig.pools import MANY, RbdPool, call, foretold, good, refusal, settled, snapshot, volumes
