@@ -69,7 +69,7 @@ bench-lab: ## the same on real kernels, beside targetcli, cinder-rtstool's way a
 
 campaign: ## faults, silence, races and kills in the lab: what is too long for `make test`
 	@tests/setup.sh test
-	@$(ROOT) -m pytest tests/campaign tests/lab -m long -v -p tests.run.honest -p no:cacheprovider -p no:ansible
+	@$(ROOT) -m pytest tests/campaign tests/contract tests/lab -m long -v -p tests.run.honest -p no:cacheprovider -p no:ansible
 
 changelog: ## CHANGELOG.md from changelogs/fragments, for the version in galaxy.yml
 	@tests/setup.sh test

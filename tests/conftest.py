@@ -18,6 +18,10 @@ from tests.rig.collection import collections_path, run_module as _run_module  # 
 sys.path.insert(0, str(collections_path()))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes minutes; part of `make campaign`, not of `make test`")
+
+
 @pytest.fixture
 def run_module():
     """run_module("cinder_volume", {options}, check=False, diff=True) -> the module's JSON answer."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.conftest import lab, one_lab, pytest_configure
+from tests.lab.conftest import lab, one_lab
 
-__all__ = ["lab", "one_lab", "pytest_configure"]
+__all__ = ["lab", "one_lab"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

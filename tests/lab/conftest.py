@@ -14,10 +14,6 @@ import pytest
 from tests.rig.lab.lab import Lab
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes minutes; part of `make campaign`, not of `make test`")
-
-
 @pytest.fixture(scope="session")
 def one_lab() -> Iterator[Lab]:
     lab = Lab(os.environ.get("LAB_NAME", "test"))

@@ -80,7 +80,7 @@ def steps() -> list[Step]:
     ceph = [name for name in tests if name.startswith("tests/contract/test_rbd")]
     contracts = [name for name in tests if name not in (*killed, *walks, *ceph)]
     return [
-        pytest("lab", "three hosts with kernels of their own: LVM, LIO, open-iscsi, multipath, krbd", "tests/lab", "-m", "not long", timeout=3600, lab=True),
+        pytest("lab", "three hosts with kernels of their own: LVM, LIO, open-iscsi, multipath, krbd", "tests/lab", timeout=3600, lab=True),
         Step("sanity", "ansible-test sanity, nothing ignored", [*python, "tests.run.sanity"], 1800),
         Step("lint", "ansible-lint, profile production", [*python, "tests.run.on_copy", "ansible-lint", "--offline"]),
         Step("docs", "antsibull-docs, every module and role", [*python, "tests.run.on_copy", "antsibull-docs", "lint-collection-docs", "--plugin-docs", "."]),
@@ -107,7 +107,7 @@ def molecule(name: str, about: str, scenario: str, lab: bool = False) -> Step:
 
 
 def pytest(name: str, about: str, *places: str, timeout: int = 600, lab: bool = False) -> Step:
-    command = [sys.executable, "-m", "pytest", *places, "-p", "tests.run.honest", "-p", "no:cacheprovider", "-p", "no:ansible"]
+    command = [sys.executable, "-m", "pytest", *places, "-m", "not long", "-p", "tests.run.honest", "-p", "no:cacheprovider", "-p", "no:ansible"]
     return Step(name, about, [*command, "-q", "--durations=10", f"--junitxml={LOGS / name}.xml"], timeout, pytest=True, lab=lab)
 
 
