@@ -22,10 +22,11 @@ import yaml
 
 from ansible_collections.stackless.block.plugins.module_utils._hosts.krbd import LOCK
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import RECORD
-from tests.lab.test_walk import plain, watched
+from tests.lab.test_walk import plain
 from tests.rig.ceph import Ceph
 from tests.rig.lab.killer import killed
 from tests.rig.lab.scene import bad, device_of, good, guest_device, monitor, write
+from tests.rig.lab.watch import watched
 
 MIB, GIB = 1 << 20, 1 << 30
 SIZE = 32 * MIB

@@ -10,10 +10,10 @@ molecule's scenario `lab`.
 
 from __future__ import annotations
 
-import contextlib
 import re
 
 from tests.rig.lab.scene import BACKEND, CLEAN, attachments, bytes_at, device_of, fingerprint, good, guest_device, holds, leftovers, volume, write
+from tests.rig.lab.watch import watched
 
 GIB = 1 << 30
 # two of one size: what one is given must never be the other's
@@ -21,24 +21,10 @@ VOLUMES = [{"name": "db-data", "size_gib": 1}, {"name": "db-log", "size_gib": 1}
 ATTACHMENTS = [{"volume": "db-data", "instance": "guest-1"}, {"volume": "db-log", "instance": "web-1", "bus": "scsi"}]
 WISH = {"volumes": VOLUMES, "attachments": ATTACHMENTS}
 
-# Notes the arguments of every process until it is told to end.
-WATCH = "while [ -e /run/watching ]; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; echo; sleep 0.05; done >/run/seen"
-
 
 def plain(told):
     """Without what nobody can predict: random ids, CHAP names and what is made of them."""
     return [re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|6001405[0-9a-f]{25}", "ID", line) for line in told]
-
-
-@contextlib.contextmanager
-def watched(*hosts):
-    for host in hosts:
-        host.run(f'touch /run/watching; (setsid bash -c "{WATCH}" </dev/null >/dev/null 2>&1 &)')
-    try:
-        yield
-    finally:
-        for host in hosts:
-            host.run("rm -f /run/watching; sleep 0.2")
 
 
 def test_a_check_predicts_the_walk_and_no_secret_is_seen_on_it(lab):
