@@ -12,10 +12,12 @@ only if every step passed and none of them kept quiet about a test that did not 
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -241,8 +243,11 @@ def report(results: list[Result], seconds: float) -> int:
 
 
 def not_run(results: list[Result]) -> list[str]:
+    """What did not run, each test once with the number of its cases; the logs name those too."""
     logs = (r.step.log.read_text(errors="replace") for r in results if r.step.log.exists())
-    return sorted({line.removeprefix(NOT_RUN) for log in logs for line in log.splitlines() if line.startswith(NOT_RUN)})
+    lines = {line.removeprefix(NOT_RUN) for log in logs for line in log.splitlines() if line.startswith(NOT_RUN)}
+    cases = collections.Counter(re.sub(r"(::\w+)\[.*\](?=: )", r"\1", line) for line in lines)
+    return [line if number == 1 else f"{line} ({number} cases)" for line, number in sorted(cases.items())]
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ def test_a_step_that_admits_to_have_left_something_out_fails() -> None:
 def test_what_did_not_run_is_listed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     run.report([shell("echo 'NOT RUN HERE: the other thing: no such machine'")], 1)
     assert "\n  not run here: the other thing: no such machine\n" in capsys.readouterr().out
+    run.report([shell("for case in a 'b: c'; do echo \"NOT RUN HERE: tests/x.py::test_it[$case]: too long\"; done")], 1)
+    assert "\n  not run here: tests/x.py::test_it: too long (2 cases)\n" in capsys.readouterr().out
 
 
 def test_an_unknown_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
