@@ -202,10 +202,10 @@ class Ceph:
         os.kill(self._running[name].pid, signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
-        """Lets a silent daemon go on, and returns when the cluster answers again: after a pause it has much to make up for."""
+        """Lets a silent daemon go on, and returns when every part of the pool answers again: after a pause there is much to make up for."""
         os.kill(self._running[name].pid, signal.SIGCONT)
         with self.pool_of() as io:
-            self.wait_until(lambda: io.write_full("answered", b"") == 0 and io.remove_object("answered"), f"no answer after the silence of {name}")
+            self.wait_until(lambda: list(io.list_objects()), f"no answer after the silence of {name}")
 
     def stop(self) -> None:
         """Ends all daemons and removes every trace. May be called twice, and after `kill`."""
