@@ -32,4 +32,5 @@ class FilterModule:
             "walk_to_undo": _walk.to_undo,
             "walk_told": _walk.told,
             "walk_volumes": _walk.volumes,
+            "walk_writers": _walk.writers,
         }

@@ -257,7 +257,7 @@ class Lock:
     def take(self) -> None:
         """Waits for it; Conflict when another run does not let go of it."""
         deadline = time.monotonic() + self.timeout
-        while self.handle is not None and not _try_lock(self.handle):
+        while self.handle is not None and not try_lock(self.handle):
             if time.monotonic() >= deadline:
                 raise Conflict(
                     f"another run holds the lock {self.path} since more than {self.timeout:g} s; wait for it to end, or raise lock_timeout"
@@ -290,7 +290,8 @@ def _open_lock(path: str) -> int:
         raise Unavailable(f"the lock {path} can't be opened: {error.strerror}; run the task as root") from error
 
 
-def _try_lock(handle: int) -> bool:
+def try_lock(handle: int) -> bool:
+    """Takes the kernel's lock of an open file for this process, unless another one has it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

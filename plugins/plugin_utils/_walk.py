@@ -377,6 +377,13 @@ def attached(wishes: Sequence[Mapping[str, Any]], looks: Answers) -> list[Attach
     ]
 
 
+def writers(foreseen: Answers) -> dict[str, list[dict[str, str]]]:
+    """The instances, by compute host, that may write to volumes of which cinder_snapshot foresees that it takes a snapshot."""
+    taken = [result["record"] for result in predicted(foreseen) if result["changed"] and not result["failed"]]
+    found = sorted({(a["host"], a["instance"]) for volume in taken for a in volume["attachments"]})
+    return {host: [{"name": instance} for home, instance in found if home == host] for host, _instance in found}
+
+
 def lost(looks: Answers, storage_host: str, lost_host: str, taken: Answers | None = None) -> list[dict[str, Any]]:
     """The list for cinder_attachment that takes the volumes of a lost compute host from it; of those `taken`, the one that releases them."""
     if taken is not None:

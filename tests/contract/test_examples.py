@@ -87,7 +87,7 @@ def test_the_examples_run(walk, ceph, module):
         },
         "module_defaults": {
             **{f"stackless.block.{name}": walk.tgtd.options for name in ("iscsi_target", "iscsi_target_info")},
-            **{f"stackless.block.{name}": libvirt for name in ("libvirt_disk", "libvirt_disk_info", "connector_info")},
+            **{f"stackless.block.{name}": libvirt for name in ("libvirt_disk", "libvirt_disk_info", "libvirt_quiesce", "connector_info")},
         },
         "tasks": [placed(walk, ceph, folder, task) for task in [*BEFORE.get(module, []), *ordered]],
     }

@@ -144,7 +144,7 @@ def build_image(unpacked: Path, image: Path) -> None:
     (image / "initrd").write_bytes(cpio(files))
 
 
-def load_order(modules: Path) -> list[tuple[str, bytes]]:
+def load_order(modules: Path, drivers: tuple[str, ...] = DRIVERS) -> list[tuple[str, bytes]]:
     """The drivers and what they depend on, as (name, content) in the order they are loaded."""
     paths = {path.name.split(".")[0].replace("-", "_"): path for path in modules.rglob("*.ko*")}
     builtin = {Path(line).stem.replace("-", "_") for line in (modules / "modules.builtin").read_text().split()}
@@ -161,7 +161,7 @@ def load_order(modules: Path) -> list[tuple[str, bytes]]:
             load(needed)
         loaded[name] = content
 
-    for driver in DRIVERS:
+    for driver in drivers:
         load(driver)
     return list(loaded.items())
 
@@ -184,7 +184,7 @@ def depends(content: bytes) -> list[str]:
 def cpio(files: dict[str, bytes]) -> bytes:
     """An archive of executable files in cpio's newc format, as the kernel takes it for an initramfs."""
     out = io.BytesIO()
-    folders = sorted({name.rsplit("/", 1)[0] for name in files if "/" in name})
+    folders = sorted({str(folder) for name in files for folder in Path(name).parents} - {"."})
     entries = [(name, 0o040755, b"") for name in folders]
     entries += [(name, 0o100755, content) for name, content in files.items()]
     entries.append(("TRAILER!!!", 0, b""))

@@ -247,6 +247,15 @@ class TestMerge:
         assert list(_walk.answers_of(looped)) == ["s1"]
         assert _walk.answers_of({"skipped": True}) == {}
 
+    def test_who_writes_to_what_a_snapshot_is_taken_of(self):
+        def result(changed=True, failed=False, **holders):
+            attachments = [{"instance": instance, "host": host} for instance, host in holders.items()]
+            return {"changed": changed, "failed": failed, **({} if failed else {"record": {"attachments": attachments}})}
+
+        foreseen = {"s1": {"results": [result(web="c2", db="c1"), result(False, other="c1"), result(failed=True)]}, "s2": {"results": [result(web="c2")]}}
+        assert _walk.writers(foreseen) == {"c1": [{"name": "db"}], "c2": [{"name": "web"}]}
+        assert _walk.writers({"s1": {"unreachable": True, "msg": "timed out"}}) == {}
+
 
 def fail(attachments, step, silent=False):
     return [{**a, "failure": {"step": step, "reason": "x", "silent": silent}} for a in attachments]

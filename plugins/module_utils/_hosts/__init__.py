@@ -183,3 +183,17 @@ class MappingHost:
     def unmap(self, wish: Mapping) -> None:
         """Takes the device of this image of this cluster away. Busy while somebody has it open."""
         raise NotImplementedError
+
+
+class QuiesceHost:
+    """The verbs of a host that can keep its domains from writing. Every verb may be repeated after a crash without harm."""
+
+    where = ""
+
+    def quiesce(self, domain: str, way: str, at_most: int) -> None:
+        """Freezes the file systems of a domain, or pauses it (Hold.way), until `release` or for so many seconds."""
+        raise NotImplementedError
+
+    def release(self, domain: str) -> None:
+        """Tells what holds the domain to let go; does so itself where that was killed."""
+        raise NotImplementedError

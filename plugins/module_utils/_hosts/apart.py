@@ -55,7 +55,7 @@ def _be_apart(writing: int, act: t.Callable[..., t.Any], args: t.Tuple[t.Any, ..
     status = errno.EIO
     try:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-        _let_go_of_all_but(writing)
+        let_go_of_all_but(writing)
         act(*args)
         status = 0
     except OSError as error:
@@ -64,11 +64,12 @@ def _be_apart(writing: int, act: t.Callable[..., t.Any], args: t.Tuple[t.Any, ..
         os._exit(status)
 
 
-def _let_go_of_all_but(kept: int) -> None:
+def let_go_of_all_but(*kept: int) -> None:
+    """Closes what this process was born with, so that nobody waits for it who waits for the task's output or its locks."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nothing, stream)
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != kept:
+        if int(name) > 2 and int(name) not in kept:
             with contextlib.suppress(OSError):  # the listing's own is closed already
                 os.close(int(name))

@@ -58,20 +58,12 @@ class LibvirtHost(DiskHost):
     """The libvirt behind a URI. Every failure becomes one of our errors; libvirt itself prints nothing."""
 
     def __init__(self, uri: str) -> None:
-        if libvirt is None:
-            raise Unavailable("the Python library libvirt is missing on this host; install the package python3-libvirt")
         self.where = uri
         self._images = ceph.Images()
         self._refused: t.Set[DiskKey] = set()
         self._asked: t.Dict[t.Tuple[str, str], DiskKey] = {}
         self._news = False
-        libvirt.registerErrorHandler(lambda *_: None, None)
-        # The loop has to be there before the connection, or the connection never hands on an event.
-        libvirt.virEventRegisterDefaultImpl()
-        try:
-            self._connection = libvirt.open(uri)
-        except libvirt.libvirtError as error:
-            raise Unavailable(f"libvirt does not answer at {uri}: {error}; start libvirtd (or virtqemud), or correct uri") from error
+        self._connection = connect(uri)
 
     # ---- looking
 
@@ -274,13 +266,30 @@ class LibvirtHost(DiskHost):
     def _domain(self, name: str) -> t.Any:
         return self._connection.lookupByName(name)
 
-    @contextlib.contextmanager
-    def _asking(self, what: str) -> t.Iterator[None]:
-        """Turns libvirt's errors into ours, with what was being done and what it means."""
-        try:
-            yield
-        except libvirt.libvirtError as error:
-            raise _meaning(what, error, self.where) from error
+    def _asking(self, what: str) -> t.ContextManager[None]:
+        return asking(what, self.where)
+
+
+def connect(uri: str) -> t.Any:
+    """A connection to the libvirt behind a URI that hands on events; Unavailable when it does not answer, or the library is not there."""
+    if libvirt is None:
+        raise Unavailable("the Python library libvirt is missing on this host; install the package python3-libvirt")
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    # The loop has to be there before the connection, or the connection never hands on an event.
+    libvirt.virEventRegisterDefaultImpl()
+    try:
+        return libvirt.open(uri)
+    except libvirt.libvirtError as error:
+        raise Unavailable(f"libvirt does not answer at {uri}: {error}; start libvirtd (or virtqemud), or correct uri") from error
+
+
+@contextlib.contextmanager
+def asking(what: str, where: str) -> t.Iterator[None]:
+    """Turns libvirt's errors into ours, with what was being done and what it means."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise _meaning(what, error, where) from error
 
 
 class _Vanished(NotFound):
@@ -331,10 +340,14 @@ def _located(disk: Disk) -> Disk:
     return dataclasses.replace(disk, source=dataclasses.replace(disk.source, real_path=os.path.realpath(path))) if path else disk
 
 
-def lock_path(uri: str) -> str:
-    """The lock of all disks behind a URI, in a directory that only root (or the user) writes to."""
-    folder = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "/tmp")
-    return os.path.join(folder, f"stackless-block-disks-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock")
+def lock_path(uri: str, kind: str = "disks") -> str:
+    """The lock of all disks behind a URI, or of what else is managed there."""
+    return os.path.join(run_directory(), f"stackless-block-{kind}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock")
+
+
+def run_directory() -> str:
+    """A directory that only root (or the user) writes to, and that is empty after a restart."""
+    return "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "/tmp")
 
 
 def _flags(scopes: Scopes) -> t.List[int]:

@@ -25,8 +25,9 @@ CONNECTOR, PROC, LISTEN, EXEC, RCVBUFFORCE = 11, 1, 1, 2, 33
 def watched(*hosts: Any) -> Iterator[None]:
     with open(__file__, encoding="utf-8") as program:
         text = program.read()
+    start = f"touch {WATCHING}; (setsid python3 /run/watch.py < /dev/null > /dev/null 2>&1 &); while [ ! -s {SEEN} ]; do sleep 0.1; done"
     for host in hosts:
-        host.run(f"cat > /run/watch.py; touch {WATCHING}; (setsid python3 /run/watch.py < /dev/null > /dev/null 2>&1 &); while [ ! -s {SEEN} ]; do sleep 0.1; done", input=text)
+        host.run(f"cat > /run/watch.py; rm -f {SEEN}; {start}", input=text)
     try:
         yield
     finally:
