@@ -20,6 +20,7 @@ import shutil
 import signal
 import stat
 import struct
+import typing as t
 
 from ._errors import Failed, NotFound, Refused, Unavailable
 from ._hosts.command import run
@@ -117,12 +118,12 @@ class ImageFile(Inspected):
         if found.hexdigest() != wanted:
             raise self._refused(f"its {algorithm} is {found.hexdigest()}, not {wanted}")
 
-    def convert(self, *target: str, **environment: str) -> None:
+    def convert(self, *target: str, kept: t.Tuple[int, ...] = (), **environment: str) -> None:
         claimed = self.wish.format
         command = ["qemu-img", "convert", "-t", "writeback", "-f", _QEMU.get(claimed, claimed), *target[:-1], self._path, target[-1]]
         if shutil.which("qemu-img") is None:
             raise Unavailable("qemu-img is not installed on this host; install the package qemu-utils")
-        said = run(command, _HOURS, before=_die_together, pass_fds=(self._handle,), env=environment)
+        said = run(command, _HOURS, before=_die_together, pass_fds=(self._handle, *kept), env=environment)
         if said.status:
             raise Failed(f"{self.wish} can't be written: qemu-img says: {' '.join(said.text.split())}; mend that and run again")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ._errors import Conflict, Invalid, NotFound, Refused
+from ._errors import Conflict, NotFound, Refused
 from ._model.volume import GIB, Snapshot, Volume
 from ._reconcile import Step, World
 from ._volumes import VolumeBackend
@@ -60,12 +60,15 @@ def check_taken(volume: Volume, snapshot: Snapshot) -> None:
         raise Refused(f"the data of snapshot {snapshot.name} of volume {volume.name} is gone from {volume.path}; delete the snapshot with state=absent")
 
 
-def check_still(volume: Volume, backend: VolumeBackend, what: str, forced: bool, force: str) -> None:
-    """Refuses what would catch a volume while somebody may be writing to it, unless that is `forced`, by this option, and done at one instant."""
+def check_still(volume: Volume, backend: VolumeBackend, what: str, forced: bool, force: str, allocation: t.Optional[str] = None) -> None:
+    """Refuses what would catch a volume while somebody may be writing to it, unless that is `forced`, by this option, and done at one instant.
+
+    `allocation` is that of a volume that shall be made from it.
+    """
     if not volume.attachments:
         return
     held = f"while volume {volume.name} is held by {volume.holders()}, who may be writing"
-    if not backend.instant():
+    if not backend.instant(volume, allocation):
         raise Refused(f"{what} {held}: {backend.where} copies it, which takes time; detach it first")
     if not forced:
         raise Refused(f"{what} {held}; detach it first, or take it as it is at that moment with {force}")
@@ -73,11 +76,10 @@ def check_still(volume: Volume, backend: VolumeBackend, what: str, forced: bool,
 
 def check_not_copied(volume: Volume, world: World, backend: VolumeBackend, what: str, snapshot: t.Optional[Snapshot] = None, whole: bool = False) -> None:
     """Refuses what would disturb a copy of a volume, of one snapshot, or with `whole` of any; it may be a killed run's, half made."""
-    if backend.instant():
-        return
-    taking = [f"snapshot {one.name}" for one in volume.snapshots if one.status == "creating" and snapshot is None]
+    taking = [f"snapshot {one.name}" for one in volume.snapshots if one.status == "creating" and not (snapshot or backend.instant(volume))]
     of = [one for one in filter(None, world.values()) if one.status == "creating" and one.source_volid == volume.id]
-    made = [f"volume {one.name}" for one in of if whole or one.snapshot_id == (snapshot and snapshot.id)]
+    copied = [one for one in of if not backend.instant(volume, one.allocation)]
+    made = [f"volume {one.name}" for one in copied if whole or one.snapshot_id == (snapshot and snapshot.id)]
     if taking or made:
         raise Conflict(f"{what} while it is copied to {(taking + made)[0]}; let the run that is at it end, or run it again if it was killed")
 
@@ -89,9 +91,9 @@ def check_not_taken(volume: Volume, what: str) -> None:
         raise Conflict(f"{what} while its snapshot {taking[0]} is being taken; run that to its end first")
 
 
-def check_snapshots(backend: VolumeBackend) -> None:
-    if not backend.takes_snapshots:
-        raise Invalid(f"the driver of {backend.where} has no snapshots and clones yet; use one of the drivers file and rbd for them")
+def others(world: World, have: t.Optional[Volume]) -> t.List[Volume]:
+    """All other volumes that are there, or shall be when this run is through."""
+    return [volume for volume in world.values() if volume is not None and volume is not have]
 
 
 def activation(have: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:

@@ -17,7 +17,7 @@ import typing as t
 from ._errors import Conflict, Refused
 from ._model.volume import Snapshot, Volume
 from ._plan_clones import checked_clones, separation
-from ._plan_known import BUSY, activation, check_data, check_not_copied, check_snapshots, check_still, check_taken, known_volume, volume_named
+from ._plan_known import BUSY, activation, check_data, check_not_copied, check_still, check_taken, known_volume, others, volume_named
 from ._reconcile import Plan, Step, World
 from ._volumes import Clone, VolumeBackend
 
@@ -42,13 +42,12 @@ class SnapshotWish:
 
 def plan_snapshot(want: SnapshotWish, world: World, backend: VolumeBackend) -> Plan:
     """Takes, finishes, updates or deletes one snapshot. Raises Invalid, NotFound, Conflict or Refused."""
-    check_snapshots(backend)
     if not want.present:
         return _absent(want, volume_named(want.volume, world), world, backend)
     volume = known_volume(want.volume, world, backend.where)
     have = volume.snapshot(want.name)
     if have is None or have.status == "creating":
-        return _take(want, volume, have or _fresh(want, volume), backend)
+        return _take(want, volume, have or _fresh(want, volume), world, backend)
     if have.status == "deleting":
         raise Conflict(f"{want} is half deleted by an earlier run; finish that with state=absent, then take it anew")
     check_taken(volume, have)
@@ -66,13 +65,13 @@ def _described(want: SnapshotWish, have: Snapshot) -> Snapshot:
     return dataclasses.replace(have, **{key: value for key, value in told.items() if value is not None})
 
 
-def _take(want: SnapshotWish, volume: Volume, snapshot: Snapshot, backend: VolumeBackend) -> Plan:
+def _take(want: SnapshotWish, volume: Volume, snapshot: Snapshot, world: World, backend: VolumeBackend) -> Plan:
     if volume.status in BUSY:
         raise Conflict(f"{want} can't be taken while the volume is {volume.status}; run the play that was at it to its end first")
-    if not (snapshot.taken and backend.instant()):  # it is there already: what is left is to say so
+    if not (snapshot.taken and backend.instant(volume)):  # it is there already: what is left is to say so
         check_still(volume, backend, f"{want} can't be taken", want.force, "force=true")
     check_data(volume)
-    refusal = backend.missing()
+    refusal = backend.missing() or (None if snapshot.taken else backend.crowded(volume, others(world, volume)))
     if refusal:
         raise Refused(f"{want} can't be taken: {refusal}")
     taking = _described(want, dataclasses.replace(snapshot, status="creating"))
@@ -83,7 +82,8 @@ def _take(want: SnapshotWish, volume: Volume, snapshot: Snapshot, backend: Volum
         Step(f"mark {want} available", backend.swap, (recorded, after)),
     )
     undo = (Step(f"remove {want} again", _untake, (recorded, taking, backend)),)
-    return Plan(volume.name, volume, after, activation(volume, backend) + record + steps, label=str(want), undo=undo)
+    warnings = tuple(filter(None, [backend.outlook(volume)]))
+    return Plan(volume.name, volume, after, activation(volume, backend) + record + steps, label=str(want), warnings=warnings, undo=undo)
 
 
 def _untake(volume: Volume, taking: Snapshot, backend: VolumeBackend) -> None:

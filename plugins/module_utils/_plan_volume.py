@@ -15,8 +15,8 @@ from ._errors import Conflict, Invalid, NotFound, Refused
 from ._model.image import ImageWish, Inspected
 from ._model.volume import GIB, Volume
 from ._plan_clones import checked_clones, separation
-from ._plan_known import BUSY, activation, check_data, check_not_copied, check_not_taken, check_snapshots, check_still
-from ._plan_known import gib, known_snapshot, known_volume, volume_named, who
+from ._plan_known import BUSY, activation, check_data, check_not_copied, check_not_taken, check_still
+from ._plan_known import gib, known_snapshot, known_volume, others, volume_named, who
 from ._reconcile import Plan, Step, World
 from ._volumes import Clone, VolumeBackend
 
@@ -103,6 +103,7 @@ class _Origin:
     volume_type: t.Optional[str] = None
     said: str = ""
     image: t.Optional[str] = None
+    warnings: t.Tuple[str, ...] = ()
 
 
 def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
@@ -125,34 +126,30 @@ def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
         path=backend.locate(want.fresh_id),
         data_bytes=size,  # as later items of the same task see it
     )
-    refusal = backend.missing(after, _others(world, None))
+    refusal = backend.missing(after, others(world, None))
     if refusal:
         raise Refused(f"volume {want.name} can't be made: {refusal}")
     creating = dataclasses.replace(after, status="creating")
     record = Step(f"record volume {want.name} as creating{origin.said}", backend.swap, (None, creating))
-    return Plan(want.name, None, after, (record,) + _creation(want, creating, after, backend), undo=_unmaking(creating, backend))
+    steps = (record,) + _creation(want, creating, after, world, backend)
+    return Plan(want.name, None, after, steps, warnings=origin.warnings, undo=_unmaking(creating, backend))
 
 
 def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBackend) -> _Origin:
     said = f", from {source}"
     if source.image is not None:
-        return _of_image(source, source.image.path, said, backend)
-    check_snapshots(backend)
+        return _Origin(size_bytes=source.file.virtual_bytes if source.file else 0, image=source.image.path, said=said)
     volume = known_volume(t.cast(str, source.volume), world, backend.where)
     if source.snapshot is not None:
         snapshot = known_snapshot(volume, source.snapshot)
         return _Origin(volume.id, snapshot.id, snapshot.size_bytes, volume.volume_type, said)
     if volume.status in BUSY:
         raise Conflict(f"volume {want.name} can't be made from volume {volume.name}, which is {volume.status}; {who(volume)}")
-    check_still(volume, backend, f"volume {want.name} can't be made from volume {volume.name}", source.force, "source.force=true")
+    allocation = want.allocation or backend.allocation
+    check_still(volume, backend, f"volume {want.name} can't be made from volume {volume.name}", source.force, "source.force=true", allocation)
     check_data(volume)
-    return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said)
-
-
-def _of_image(source: Source, path: str, said: str, backend: VolumeBackend) -> _Origin:
-    if not backend.takes_images:
-        raise Invalid(f"the driver of {backend.where} makes no volumes from images yet; use one of the drivers file and rbd")
-    return _Origin(size_bytes=source.file.virtual_bytes if source.file else 0, image=path, said=said)
+    outlook = backend.outlook(volume) if backend.instant(volume, allocation) else None
+    return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said, warnings=(outlook,) if outlook else ())
 
 
 def _unmaking(creating: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
@@ -180,27 +177,23 @@ def _first_size(want: VolumeWish, origin: _Origin, backend: VolumeBackend) -> in
     return size
 
 
-def _others(world: World, have: t.Optional[Volume]) -> t.List[Volume]:
-    """All other volumes that are there, or shall be when this run is through."""
-    return [volume for volume in world.values() if volume is not None and volume is not have]
-
-
-def _creation(want: VolumeWish, creating: Volume, after: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
+def _creation(want: VolumeWish, creating: Volume, after: Volume, world: World, backend: VolumeBackend) -> t.Tuple[Step, ...]:
     filled = dataclasses.replace(creating, size_bytes=after.size_bytes)
     return (
-        *_filling(want.source or Source(), creating, backend),
+        *_filling(want.source or Source(), creating, world, backend),
         Step(f"allocate {gib(after)} for volume {after.name}", backend.allocate, (filled,)),
         Step(f"mark volume {after.name} available", backend.swap, (creating, after)),
     )
 
 
-def _filling(source: Source, creating: Volume, backend: VolumeBackend) -> t.Iterator[Step]:
+def _filling(source: Source, creating: Volume, world: World, backend: VolumeBackend) -> t.Iterator[Step]:
     """What brings the data of the source to a volume that is being made."""
     if creating.source_image and source.file is None:
         raise Conflict(f"volume {creating.name} is half made from image {creating.source_image}; run that to its end, or delete the volume with state=absent")
     if creating.source_image:
         yield Step(f"write {source} to volume {creating.name}", backend.fill, (creating, source.file))
-    if creating.source_volid and backend.copies(creating):
+    made_from = next((one for one in others(world, creating) if one.id == creating.source_volid), None)
+    if creating.source_volid and backend.copies(creating, made_from):
         yield Step(f"copy to {creating.name} what it shares with its source", backend.copy, (creating,))
 
 
@@ -213,7 +206,7 @@ def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend
     after = dataclasses.replace(have, size_bytes=_wished_size(want, have), **changes)
     if have.status == "creating":  # an earlier run was stopped between the record and the data: go on from there
         after = dataclasses.replace(after, status="available")
-        return dataclasses.replace(_way(want, have, after, _creation(want, have, after, backend)), undo=_unmaking(have, backend))
+        return dataclasses.replace(_way(want, have, after, _creation(want, have, after, world, backend)), undo=_unmaking(have, backend))
     check_data(have)
     if have.status == "reverting" or _reverts(want, have):
         check_not_taken(have, f"volume {have.name} can't be reverted")
@@ -262,10 +255,7 @@ def _reverts(want: VolumeWish, have: Volume) -> bool:
 def _reversion(want: VolumeWish, have: Volume, after: Volume, backend: VolumeBackend) -> Plan:
     if want.revert_to is None:
         raise Conflict(f"volume {have.name} is half reverted by an earlier run; finish that with revert_to")
-    if have.attachments or have.status not in ("available", "reverting"):
-        raise Refused(f"volume {have.name} is {have.status} and can't be reverted; {who(have)}")
-    if after.size_bytes != have.size_bytes:
-        raise Invalid(f"volume {have.name} can't be reverted and extended at once; do that in two tasks")
+    _check_revertible(have, after, backend)
     snapshot = known_snapshot(have, want.revert_to)
     after = dataclasses.replace(after, status="available", reverted_to=snapshot.id)
     reverting = dataclasses.replace(have, status="reverting", reverted_to=None)
@@ -275,6 +265,16 @@ def _reversion(want: VolumeWish, have: Volume, after: Volume, backend: VolumeBac
         steps.append(Step(f"allocate {gib(have)} for volume {have.name}", backend.allocate, (reverting,)))
     steps.append(Step(f"mark volume {after.name} available", backend.swap, (reverting, after)))
     return _way(want, have, after, activation(have, backend) + tuple(steps))
+
+
+def _check_revertible(have: Volume, after: Volume, backend: VolumeBackend) -> None:
+    if have.attachments or have.status not in ("available", "reverting"):
+        raise Refused(f"volume {have.name} is {have.status} and can't be reverted; {who(have)}")
+    if after.size_bytes != have.size_bytes:
+        raise Invalid(f"volume {have.name} can't be reverted and extended at once; do that in two tasks")
+    holder = backend.holder(have)
+    if holder:
+        raise Refused(f"volume {have.name} can't be reverted: it is in use by {holder} on the storage host; end that first")
 
 
 def _way(want: VolumeWish, have: Volume, after: Volume, steps: t.Tuple[Step, ...]) -> Plan:
@@ -304,7 +304,7 @@ def _extension(have: Volume, after: Volume, world: World, backend: VolumeBackend
         raise Conflict(f"volume {have.name} is {have.status} and can't be extended now; {who(have)}")
     check_not_taken(have, f"volume {have.name} can't be extended")
     check_not_copied(have, world, backend, f"volume {have.name} can't be extended")
-    refusal = backend.missing(after, _others(world, have))
+    refusal = backend.missing(after, others(world, have))
     if refusal:
         raise Refused(f"volume {have.name} can't be extended: {refusal}")
     extending = dataclasses.replace(after, status="extending")

@@ -38,7 +38,7 @@ def volume(name="db", id=ID, **changes) -> Volume:
 
 
 def backend(lvm: FakeLvm, **options) -> LvmBackend:
-    made = LvmBackend({"pool": "volumes", "thin_pool": "thin", **options}, lvm=lvm, zero=lvm.zero)
+    made = LvmBackend({"pool": "volumes", "thin_pool": "thin", **options}, lvm=lvm, disk=lvm)
     made.fake = lvm
     return made
 
@@ -47,7 +47,8 @@ def holding(lvm: FakeLvm, record: Volume, size: int | None = None, **changes) ->
     """A logical volume with this record, its data all in use."""
     size = record.size_bytes if size is None else size
     thin = record.allocation == "thin"
-    lv = Lv([] if thin else lvm._take(size // EXTENT), size, set(tags_of(record)), "thin" if thin else "", "thin,sparse" if thin else "linear", **changes)
+    kind = {"pool": "thin", "layout": "thin,sparse", "words": ["data"] * (size // EXTENT)} if thin else {"extents": lvm._take(size // EXTENT)}
+    lv = Lv(size=size, tags=set(tags_of(record)), **kind, **changes)
     lvm.lvs[f"volume-{record.id}"] = lv
     for extent in lv.extents:
         lvm.data[extent] = "data"
@@ -162,16 +163,17 @@ def test_killed_between_two_commands_the_next_run_finishes(kill):
     holding(lvm, volume())
     writes = iter(range(100))
 
-    def dying(command, *arguments):
+    def dying(command):
         if command in ("lvcreate", "lvremove", "lvextend", "lvchange", "zero") and next(writes) == kill:
             raise Killed
-        return lvm.zero(*arguments) if command == "zero" else lvm(command, *arguments)
 
-    subject = LvmBackend({"pool": "volumes"}, lvm=dying, zero=lambda *span: dying("zero", *span))
+    lvm.passing = dying
+    subject = LvmBackend({"pool": "volumes"}, lvm=lvm, disk=lvm)
     try:
         apply(subject, WISHES["2 GiB"])
     except Killed:
         pass
+    lvm.passing = lambda command: None
     apply(backend(lvm), WISHES["2 GiB"])
     lv = lvm.lvs[NAME]
     assert [lvm.data[extent] for extent in lv.extents] == ["data"] * 4 + ["zero"] * 4
@@ -213,7 +215,7 @@ def test_others_get_at_the_volume_group_while_a_volume_is_zeroed(wish, state):
         held.append("held")
 
     subject.pause = pause
-    lvm_zero, subject.zero = subject.zero, lambda *span: held.append("zero") or lvm_zero(*span)
+    lvm.passing = lambda command: held.append(command) if command == "zero" else None
     apply(subject, WISHES[wish])
     assert held == ["free", "zero", "held"]
 
@@ -534,7 +536,7 @@ class TestPool:
         lvm = FakeLvm(pool_extents=8)
         lvm.pool["data_percent"] = "85.00"
         holding(lvm, volume(allocation="thin", size_bytes=2 * GIB))
-        lvm.lvs["foreign"] = Lv([], GIB, pool="thin", layout="thin,sparse")
+        lvm.lvs["foreign"] = Lv([], GIB, pool="thin", layout="thin,sparse", words=["zero"] * 4)
         holding(lvm, volume("thick", OTHER, size_bytes=2 * GIB))
         pool = backend(lvm).capacity()
         assert (pool.where, pool.total_bytes, pool.allocated_bytes, pool.provisioned_bytes) == ("thin pool volumes/thin", 2 * GIB, 2 * GIB, 3 * GIB)
@@ -654,7 +656,8 @@ class TestCommands:
 
 
 REPORT = """
-  {"report": [{"vg": [{"vg_name":"volumes", "vg_size":"8585740288", "vg_free":"6362759168", "vg_extent_size":"4194304", "vg_attr":"wz--n-"}]
+  {"report": [{"vg": [{"vg_name":"volumes", "vg_size":"8585740288", "vg_free":"6362759168", "vg_extent_size":"4194304", "vg_attr":"wz--n-",
+    "vg_mda_free":"519168"}]
    ,"pv": [{"pv_name":"/dev/vdb"}]
    ,"lv": [
     {"lv_name":"thin", "lv_size":"2147483648", "lv_tags":"", "lv_attr":"twi-aotz--",
@@ -670,7 +673,7 @@ REPORT = """
 def test_a_report_as_lvm_prints_it():
     group = group_from(REPORT)
     pool, linear, thin = group.volumes
-    assert (group.size_bytes, group.free_bytes, group.extent_bytes) == (8585740288, 6362759168, 4 << 20)
+    assert (group.size_bytes, group.free_bytes, group.extent_bytes, group.record_bytes) == (8585740288, 6362759168, 4 << 20, 519168)
     assert pool.is_thin_pool and pool.zeroing and pool.metadata_percent == 11.13 and pool.active
     assert linear.tags == {"stackless.name=db", "x#1=a&b=c!20+d"} and linear.open and linear.allocation == "thick"
     assert (thin.thin_pool, thin.active, thin.open, thin.data_percent) == ("thin", False, False, None)

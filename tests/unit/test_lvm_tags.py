@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Volume
-from ansible_collections.stackless.block.plugins.module_utils._volumes._lvm_tags import GROWTH, escape, name_in, own, tags_of, unescape, volume_of
+from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume
+from ansible_collections.stackless.block.plugins.module_utils._volumes._lvm_tags import GROWTH, SNAPSHOT, escape, name_in, own, tags_of, unescape, volume_of
 
 from .fake_lvm import TAG
 
@@ -28,6 +28,12 @@ def attachment(chance: random.Random, number: int) -> Attachment:
     return Attachment(id=f"a{number}", instance=text(chance), host=text(chance), status=chance.choice(["reserved", "attached"]), mode="ro", **more)
 
 
+def snapshot(chance: random.Random, number: int) -> Snapshot:
+    metadata = tuple(sorted({text(chance): text(chance) for _n in range(chance.randrange(3))}.items()))
+    times = {"created_at": "2026-01-31T23:00:00Z", "status": chance.choice(["creating", "available"])}
+    return Snapshot(f"s{number}", f"night-{number}", chance.choice([GIB, 8 << 60]), description=chance.choice([None, "", text(chance)]), metadata=metadata, **times)
+
+
 def record(chance: random.Random) -> Volume:
     return Volume(
         name=chance.choice(["db", "a-b_c.d", "x" * 127]),
@@ -38,6 +44,11 @@ def record(chance: random.Random) -> Volume:
         metadata=tuple(sorted({text(chance): text(chance) for _n in range(chance.randrange(4))}.items())),
         multiattach=chance.random() < 0.5,
         attachments=tuple(attachment(chance, n) for n in range(chance.randrange(13))),
+        snapshots=tuple(snapshot(chance, n) for n in range(chance.choice([0, 1, 13, 120]))),
+        source_volid=chance.choice([None, ID]),
+        snapshot_id=chance.choice([None, ID]),
+        source_image=chance.choice([None, "/srv/images/größe &.img"]),
+        reverted_to=chance.choice([None, "s1"]),
         **KNOWN,
     )
 
@@ -48,7 +59,7 @@ def test_a_record_comes_back_as_it_was(seed):
     volume = record(chance)
     tags = list(tags_of(volume))
     assert len(set(tags)) == len(tags) and all(TAG.fullmatch(tag) for tag in tags)
-    foreign = ["backup", "stackless.unknown=1", "name=other", GROWTH]
+    foreign = ["backup", "stackless.unknown=1", "name=other", GROWTH, SNAPSHOT]
     chance.shuffle(tags)
     assert volume_of([*tags, *foreign], **KNOWN) == volume
     assert own([*tags, *foreign]) == set(tags)
@@ -65,7 +76,8 @@ def test_texts_come_back_as_they_were(seed):
 
 def test_a_person_can_read_them():
     held = Attachment(id="a1", instance="web-1", host="compute-1", status="attached", initiator="iqn.1993-08.org.debian:01:c1", reason="no answer")
-    volume = Volume("db-data", ID, GIB, status="in-use", description="the shop's data", metadata=(("owner", "shop"),), attachments=(held,))
+    kept = Snapshot(ID, "monday", GIB, "2026-01-31T23:00:00Z", description="before 5.2", metadata=(("by", "hand"),))
+    volume = Volume("db-data", ID, GIB, "in-use", description="the shop's data", metadata=(("owner", "shop"),), attachments=(held,), snapshots=(kept,))
     assert tags_of(volume) == (
         "stackless.name=db-data",
         "stackless.status=in-use",
@@ -74,6 +86,8 @@ def test_a_person_can_read_them():
         "stackless.metadata.0=owner=shop",
         "stackless.attachment.0=instance=web-1&host=compute-1&status=attached&id=a1&mode=rw&transport=qemu"
         "&initiator=iqn.1993-08.org.debian:01:c1&reason=no+answer",
+        f"stackless.snapshot.0=name=monday&status=available&created_at=2026-01-31T23:00:00Z&id={ID}&size_bytes=1073741824"
+        "&description=before+5.2&metadata.by=hand",
     )
 
 
@@ -94,6 +108,8 @@ GOOD = ["stackless.name=db", "stackless.status=available", "stackless.size_bytes
         ([*GOOD, "stackless.description#2=rest"], "a piece of the tag stackless.description is missing"),
         ([*GOOD, "stackless.attachment.0="], "can't be read"),
         ([*GOOD, "stackless.attachment.0=instance=web-1"], "can't be read"),
+        ([*GOOD, "stackless.snapshot.0=name=monday"], "can't be read"),
+        ([*GOOD, "stackless.snapshot.0=name=monday&id=a&created_at=b&size_bytes=x"], "can't be read"),
         ([*GOOD[1:], "stackless.name=a+b"], "can't be read"),
     ],
 )

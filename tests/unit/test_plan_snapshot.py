@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Snapshots, clones and reverted volumes: the laws on every pair of state and wish, on a fake cluster and in real directories."""
+"""Snapshots, clones and reverted volumes: the laws on every pair of state and wish, on a fake cluster, a fake volume group and in real directories."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._errors import Busy, Conflict, Invalid, StorageError
+from ansible_collections.stackless.block.plugins.module_utils._errors import Busy, Conflict, StorageError
 from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots
 from ansible_collections.stackless.block.plugins.module_utils._model.image import ImageWish
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import AttachmentWish, plan_attachment
 from ansible_collections.stackless.block.plugins.module_utils._plan_snapshot import SnapshotWish, plan_snapshot
 from ansible_collections.stackless.block.plugins.module_utils._plan_volume import Source, VolumeWish, plan_volume
-from ansible_collections.stackless.block.plugins.module_utils._volumes import VolumeBackend
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import Image, record_text, snapshot_name, volume_of
+from ansible_collections.stackless.block.plugins.module_utils._volumes._lvm_tags import SNAPSHOT, tags_of
 from ansible_collections.stackless.block.plugins.module_utils._volumes.file import FileBackend
+from ansible_collections.stackless.block.plugins.module_utils._volumes.lvm import LvmBackend
 from ansible_collections.stackless.block.plugins.module_utils._volumes.rbd import RbdBackend
 
 from . import laws
+from .fake_lvm import FakeLvm
 from .fake_rbd import FakeCluster
 
 ID = "0b5e7a1c-2222-4222-8333-444455556666"
@@ -45,8 +47,8 @@ class OfZeros:
 
     virtual_bytes = GIB
 
-    def convert(self, *target, **_environment):
-        if target[-1].startswith("/"):
+    def convert(self, *target, kept=(), **_environment):
+        if target[-1].startswith("/") and not kept:
             with open(target[-1], "wb") as handle:
                 handle.truncate(GIB)
 
@@ -181,30 +183,43 @@ def files(backend):
 @pytest.mark.parametrize("state", [state for state in STATES if state != "damaged"])
 @pytest.mark.parametrize("wish", [*SNAPSHOT_WISHES, *(f"volume {name}" for name in VOLUME_WISHES)])
 def test_laws_of_copies(in_files, state, wish):
+    laws.hold(laws.Subject(lambda: in_files(state), observe, planner(wish), files))
+
+
+def planner(wish):
+    """Plans a wish by its name, of a volume where it begins with that word."""
+
     def plan(backend, world):
         if wish in SNAPSHOT_WISHES:
             return plan_snapshot(SNAPSHOT_WISHES[wish], world, backend)
         return plan_volume(VOLUME_WISHES[wish[7:]], world, backend)
 
-    laws.hold(laws.Subject(lambda: in_files(state), observe, plan, files))
+    return plan
 
 
-def test_a_driver_without_snapshots_says_so():
-    class Without(VolumeBackend):
-        where = "/dev/group"
+def in_group(state, allocation="thin"):
+    """A volume group in a state."""
+    record, there, clone = STATES[state]
+    lvm = FakeLvm()
+    backend = LvmBackend({"pool": "volumes", "thin_pool": "thin", "allocation": allocation}, lvm=lvm, disk=lvm)
+    backend.fake = lvm
+    backend.observe()
+    for one in filter(None, (record, clone)):
+        backend._create(f"volume-{one.id}", one.size_bytes, tags_of(one), "thin" if allocation == "thin" else None)
+    if there:
+        backend._create(f"_snapshot-{MON}", GIB, [SNAPSHOT], "thin" if allocation == "thin" else None)
+    return backend
 
-    for plan, wish in ((plan_snapshot, SNAPSHOT_WISHES["taken"]), (plan_snapshot, SNAPSHOT_WISHES["absent"]), (plan_volume, VOLUME_WISHES["by force"])):
-        without = Without()
-        without.missing = without.locate = lambda *_arguments: None
-        with pytest.raises(Invalid, match="the driver of /dev/group has no snapshots and clones yet; use one of the drivers file and rbd"):
-            plan(wish, {"db": volume()}, without)
-    with pytest.raises(Invalid, match="the driver of /dev/group makes no volumes from images yet"):
-        plan_volume(VOLUME_WISHES["from an image"], {}, without)
+
+@pytest.mark.parametrize("allocation", ["thin", "thick"])
+@pytest.mark.parametrize("state,wish", list(itertools.product([*STATES][:-1], [*SNAPSHOT_WISHES, *(f"volume {name}" for name in VOLUME_WISHES)])))
+def test_laws_of_logical_volumes(state, wish, allocation):
+    laws.hold(laws.Subject(lambda: in_group(state, allocation), observe, planner(wish), lambda backend: (backend.fake.seqno, repr(backend.fake.lvs))))
 
 
-@pytest.mark.parametrize("driver", ["rbd", "file"])
+@pytest.mark.parametrize("driver", ["rbd", "file", "lvm"])
 def test_a_volume_whose_image_can_not_be_written_is_removed_again_unless_somebody_made_more_of_it(in_files, driver):
-    make = {"rbd": made, "file": in_files}[driver]
+    make = {"rbd": made, "file": in_files, "lvm": in_group}[driver]
     for step, left in ((0, []), (1, []), (2, []), (None, ["new"])):
         backend = make("nothing")
         plan = plan_volume(VOLUME_WISHES["from an image"], {}, backend)

@@ -38,8 +38,11 @@ class Inspected:
 
     virtual_bytes: int
 
-    def convert(self, *target: str, **environment: str) -> None:
-        """Writes what a guest would see to a target in the words of qemu-img(1), and flushes it. Raises Unavailable or Failed."""
+    def convert(self, *target: str, kept: t.Tuple[int, ...] = (), **environment: str) -> None:
+        """Writes what a guest would see to a target in the words of qemu-img(1), and flushes it. Raises Unavailable or Failed.
+
+        The writer has these handles, `kept`, open as well, for as long as it lives.
+        """
         raise NotImplementedError
 
 

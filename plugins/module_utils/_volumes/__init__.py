@@ -61,8 +61,6 @@ class VolumeBackend:
     where = ""
     allocation = ""  # how a volume takes its space when its wish does not say it
     allocations: t.Tuple[str, ...] = ()  # all ways that this pool has
-    takes_images = False  # `fill` is there
-    takes_snapshots = False  # the verbs on snapshots and clones are there
     record_in_data = False  # the record is a part of the data: both are made, and go, with one swap
     warnings: t.Tuple[str, ...] = ()  # what the last look found wrong with records
     pause: t.Callable[[], t.ContextManager[None]] = staticmethod(contextlib.nullcontext)  # gives the lock away for as long as it is entered
@@ -77,6 +75,14 @@ class VolumeBackend:
         `others` are all volumes that shall be there besides, made already or not.
         """
         raise NotImplementedError
+
+    def crowded(self, volume: Volume, others: t.Sequence[Volume] = ()) -> t.Optional[str]:
+        """Why there is no room for one more snapshot of this volume, or None; `others` as above."""
+        return None
+
+    def outlook(self, volume: Volume) -> t.Optional[str]:
+        """What a person should know of the room that the volume may come to need once a snapshot or clone shares its data, or None."""
+        return None
 
     def capacity(self) -> Pool:
         """What the pool holds, and what it has left."""
@@ -102,12 +108,15 @@ class VolumeBackend:
         """The ids of the volume's snapshots that are there; None where the volume itself is not yet."""
         return set()
 
-    def instant(self) -> bool:
-        """Whether `take`, and the making of a clone, catch one moment of a volume that is being written to."""
+    def instant(self, volume: Volume, allocation: t.Optional[str] = None) -> bool:
+        """Whether `take`, or the making of a clone with this allocation, catches one moment of a volume that is being written to."""
         return True
 
-    def copies(self, volume: Volume) -> bool:
-        """Whether a volume that is being made needs `copy`: whether its data would not stand alone, or too far from where it comes from."""
+    def copies(self, volume: Volume, source: t.Optional[Volume]) -> bool:
+        """Whether a volume that is being made from a source needs `copy`: whether it has not all of its data yet, or too far from where it comes from.
+
+        The source is None where it is gone already.
+        """
         return False
 
     def needs_wipe(self, volume: Volume) -> bool:
@@ -156,7 +165,7 @@ class VolumeBackend:
         raise NotImplementedError
 
     def copy(self, volume: Volume) -> None:
-        """Gives a volume that is being made a copy of its source's data, so that they share nothing."""
+        """Gives a volume that is being made a copy of its source's data, so that they share nothing; beyond its end there are zeros."""
         raise NotImplementedError
 
     def fill(self, volume: Volume, image: Inspected) -> None:

@@ -19,11 +19,11 @@ import typing as t
 
 from .._model.pool import Pool, ThinFill
 from .._model.volume import GIB, Volume
-from ._lvm_tags import name_in, own, volume_of
+from ._lvm_tags import SNAPSHOT, name_in, own, volume_of
 
 # One `lvm fullreport` tells all of a volume group; reports that nobody asked for are kept to one field.
 REPORT = (
-    "--configreport", "vg", "-o", "vg_name,vg_size,vg_free,vg_extent_size,vg_attr",
+    "--configreport", "vg", "-o", "vg_name,vg_size,vg_free,vg_extent_size,vg_attr,vg_mda_free",
     "--configreport", "lv", "-o", "lv_name,lv_size,lv_tags,lv_attr,lv_layout,pool_lv,data_percent,metadata_percent",
     "--configreport", "pv", "-o", "pv_name",
     "--configreport", "seg", "-o", "lv_name",
@@ -31,11 +31,13 @@ REPORT = (
 )  # fmt: skip
 
 _VOLUME = re.compile(r"volume-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_ASIDE = re.compile(r"_(?:new|old)-([0-9a-f-]{36})")
+_LEAST_RECORDS = 32 << 10  # bytes of LVM's own metadata that stay free for changes of records: an attachment takes about one KiB for a while
 
 
 @dataclasses.dataclass(frozen=True)
 class LogicalVolume:
-    """One logical volume. `thin_pool` is set for thin ones; the percents are those of a thin pool that is active."""
+    """One logical volume. `thin_pool` is set for thin ones; the percents are those of a thin pool, or a thin one, that is active."""
 
     name: str
     size_bytes: int
@@ -54,19 +56,24 @@ class LogicalVolume:
         return {"thin", "pool"} <= self.layout
 
     @property
+    def is_snapshot(self) -> bool:
+        return SNAPSHOT in self.tags
+
+    @property
     def allocation(self) -> str:
         return "thin" if self.thin_pool else "thick"
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A volume group with its logical volumes, hidden ones left out."""
+    """A volume group with its logical volumes, hidden ones left out. `record_bytes` is what LVM's own metadata may still grow by."""
 
     name: str
     size_bytes: int
     free_bytes: int
     extent_bytes: int
     attributes: str
+    record_bytes: int
     volumes: t.Tuple[LogicalVolume, ...] = ()
 
     @functools.cached_property
@@ -77,8 +84,17 @@ class Group:
         return self.by_name.get(name)
 
     def promised(self, thin_pool: str) -> int:
-        """The bytes of all thin volumes in a pool, whoever made them."""
-        return sum(lv.size_bytes for lv in self.volumes if lv.thin_pool == thin_pool)
+        """The bytes of all thin volumes in a pool, whoever made them. Nobody writes to our snapshots, which keep no more than was written before."""
+        return sum(lv.size_bytes for lv in self.volumes if lv.thin_pool == thin_pool and not lv.is_snapshot)
+
+    def holding(self, volume_id: str) -> t.Optional[LogicalVolume]:
+        """The logical volume that has a volume's data: `_new` where a run was killed just before that got the volume's name."""
+        return self.named(f"volume-{volume_id}") or self.named(f"_new-{volume_id}")
+
+    def is_aside(self, lv: LogicalVolume) -> bool:
+        """Whether it is what a run that reverted a volume, and was killed, left beside that."""
+        found = _ASIDE.fullmatch(lv.name)
+        return found is not None and self.holding(found.group(1)) not in (None, lv)
 
 
 def group_from(report: str) -> t.Optional[Group]:
@@ -89,7 +105,7 @@ def group_from(report: str) -> t.Optional[Group]:
     vg = found[0]["vg"][0]
     volumes = tuple(_logical_volume(row) for row in found[0].get("lv", []))
     sizes = [_bytes(vg[key]) for key in ("vg_size", "vg_free", "vg_extent_size")]
-    return Group(vg["vg_name"], *sizes, vg["vg_attr"], volumes)
+    return Group(vg["vg_name"], *sizes, vg["vg_attr"], _bytes(vg["vg_mda_free"]), volumes)
 
 
 def _logical_volume(row: t.Dict[str, str]) -> LogicalVolume:
@@ -125,9 +141,9 @@ def volumes_in(group: Group, where: str) -> t.Tuple[t.Dict[str, Volume], t.List[
     volumes: t.Dict[str, Volume] = {}
     wrong = []
     for lv in group.volumes:
-        if not own(lv.tags):
+        if not own(lv.tags) or group.is_aside(lv):
             continue
-        volume = _volume(lv, group.name, where)
+        volume = _volume(lv, where)
         twin = volumes.get(volume.name)
         if twin is not None:
             volume = dataclasses.replace(volume, flaw=f"{twin.path} and {volume.path} both carry its name; correct the tags of one")
@@ -138,12 +154,13 @@ def volumes_in(group: Group, where: str) -> t.Tuple[t.Dict[str, Volume], t.List[
     return volumes, wrong
 
 
-def _volume(lv: LogicalVolume, group: str, where: str) -> Volume:
+def _volume(lv: LogicalVolume, where: str) -> Volume:
     """The volume of a logical volume with a record; where that is damaged, what can be told of it, with the flaw."""
-    path = f"{where}/{lv.name}"
-    found = _VOLUME.fullmatch(lv.name)
+    name = lv.name.replace("_new-", "volume-", 1)  # as it is about to be called
+    path = f"{where}/{name}"
+    found = _VOLUME.fullmatch(name)
     identity = found.group(1) if found else ""
-    seen = {"id": identity, "path": path, "data_bytes": lv.size_bytes, "active": lv.active, "allocation": lv.allocation}
+    seen = {"id": identity, "path": path, "data_bytes": lv.size_bytes, "active": lv.active and name == lv.name, "allocation": lv.allocation}
     try:
         if not found:
             raise ValueError("its name is not volume-<id> any more")
@@ -165,6 +182,16 @@ def unusable(group: Group) -> t.Optional[str]:
     if GIB % group.extent_bytes:
         return f"{what} has extents of {group.extent_bytes} bytes, which do not divide a GiB; choose another volume group"
     return None
+
+
+def full_of_records(group: Group) -> t.Optional[str]:
+    """Why no volume or snapshot more can be recorded in the group, or None."""
+    if group.record_bytes >= _LEAST_RECORDS:
+        return None
+    return (
+        f"volume group {group.name} has {group.record_bytes >> 10} KiB left for LVM's own metadata, where records are kept, and {_LEAST_RECORDS >> 10} "
+        "must stay free; delete snapshots or volumes, or use a volume group whose physical volumes have more (pvcreate --metadatasize)"
+    )
 
 
 def lacks_space(group: Group, size_bytes: int, added: int) -> t.Optional[str]:
@@ -208,6 +235,17 @@ def overfull(group: Group, name: str, limit: float) -> t.Optional[str]:
     return None
 
 
+def growth(group: Group, lv: LogicalVolume) -> t.Optional[str]:
+    """What a thin volume may take more than is free, once its data is shared and then written anew; None where it fits."""
+    pool = t.cast(LogicalVolume, group.named(t.cast(str, lv.thin_pool)))
+    most = int(lv.size_bytes * (100.0 if lv.data_percent is None else lv.data_percent) / 100.0)
+    if most <= _free(pool):
+        return None
+    return (
+        f"thin pool {group.name}/{pool.name} has {_gib(_free(pool))} GiB free, and would need up to {_gib(most)} GiB when all that is shared is written anew"
+    )
+
+
 def oversubscribed(group: Group, name: str, size_bytes: int, added: int, ratio: float) -> t.Optional[str]:
     """Why this much may not be promised besides what is, or None."""
     pool = t.cast(LogicalVolume, group.named(name))
@@ -227,9 +265,13 @@ def pool_of(group: Group, thin_pool: t.Optional[str], allocated: int, ratio: flo
         given = group.size_bytes - group.free_bytes
         return Pool(f"volume group {group.name}", "thick", group.size_bytes, group.free_bytes, allocated, given)
     fill = ThinFill(pool.data_percent or 0.0, pool.metadata_percent or 0.0, grows_itself)
-    free = int(pool.size_bytes * (100.0 - fill.data_percent) / 100.0)
     where = f"thin pool {group.name}/{pool.name}"
-    return Pool(where, "thin", pool.size_bytes, free, allocated, group.promised(pool.name), ratio, fill)
+    return Pool(where, "thin", pool.size_bytes, _free(pool), allocated, group.promised(pool.name), ratio, fill)
+
+
+def _free(pool: LogicalVolume) -> int:
+    """The bytes of a thin pool that nothing was written to."""
+    return int(pool.size_bytes * (100.0 - (pool.data_percent or 0.0)) / 100.0)
 
 
 def _gib(size: int) -> str:

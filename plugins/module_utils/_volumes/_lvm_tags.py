@@ -8,6 +8,7 @@
 
     stackless.name=db-data   stackless.status=in-use   stackless.size_bytes=21474836480   stackless.metadata.0=owner=shop
     stackless.attachment.0=instance=web-1&host=compute-1&status=attached&mode=rw&...
+    stackless.snapshot.0=name=monday&status=available&created_at=2026-01-31T23:00:00Z&metadata.owner=shop&...
 
 A tag has at most 1024 characters of A-Za-z0-9_+.-/=!:&# (lvm(8)). Texts keep what is safe, a space becomes `+`, every
 other byte `!` and two hex digits; a long text goes on in further tags, `stackless.description#2=`.
@@ -23,14 +24,16 @@ from .._model.volume import Volume, check_name, record_of, volume_from
 
 PREFIX = "stackless."
 
-# A logical volume beside a volume, while it grows: never a volume itself.
+# Logical volumes beside a volume, never volumes themselves: one that it grows by, and the data of its snapshots.
 GROWTH = PREFIX + "growth"
+SNAPSHOT = PREFIX + "snapshot"
 
 _PIECE = 900
+_METADATA = "metadata."
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/:")
-_TEXTS = ("name", "status", "volume_type", "description")
-_FIRST = ("instance", "host", "status")  # of an attachment, what a person looks for
-_KNOWN = re.compile(r"(name|status|size_bytes|volume_type|description|multiattach|metadata\.[0-9]+|attachment\.[0-9]+)(#[0-9]+)?")
+_TEXTS = ("name", "status", "volume_type", "description", "source_volid", "snapshot_id", "source_image", "reverted_to")
+_FIRST = ("instance", "host", "name", "status", "created_at")  # of an attachment or a snapshot, what a person looks for
+_KNOWN = re.compile(rf"({'|'.join(_TEXTS)}|size_bytes|multiattach|(?:metadata|attachment|snapshot)\.[0-9]+)(#[0-9]+)?")
 _PLUS_OR_BYTE = re.compile(rb"\+|!([0-9A-Fa-f]{2})|!")
 
 
@@ -43,6 +46,7 @@ def tags_of(volume: Volume) -> t.Tuple[str, ...]:
         fields["multiattach"] = "true"
     fields.update({f"metadata.{number}": f"{escape(key)}={escape(text)}" for number, (key, text) in enumerate(volume.metadata)})
     fields.update({f"attachment.{number}": _joined(a) for number, a in enumerate(record["attachments"])})
+    fields.update({f"snapshot.{number}": _joined(_flat(s)) for number, s in enumerate(record["snapshots"])})
     return tuple(tag for key, text in fields.items() for tag in _pieces(key, text))
 
 
@@ -66,10 +70,11 @@ def volume_of(tags: t.Iterable[str], **known: t.Any) -> Volume:
                 "multiattach": fields.get("multiattach") == "true",
                 "metadata": {key: text for one in _listed(fields, "metadata.") for key, text in _split(one).items()},
                 "attachments": [_split(one) for one in _listed(fields, "attachment.")],
+                "snapshots": [_unflat(_split(one)) for one in _listed(fields, "snapshot.")],
                 **known,
             }
         )
-    except (Invalid, TypeError, ValueError) as error:
+    except (Invalid, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its tags can't be read ({error})") from error
 
 
@@ -108,9 +113,20 @@ def _plain_byte(found: t.Match[bytes]) -> bytes:
     return bytes([int(found.group(1), 16)])
 
 
-def _joined(attachment: t.Dict[str, t.Any]) -> str:
-    order = [*_FIRST, *(key for key in attachment if key not in _FIRST)]
-    return "&".join(f"{key}={escape(attachment[key])}" for key in order if attachment[key] is not None)
+def _joined(fields: t.Dict[str, t.Any]) -> str:
+    order = [*(key for key in _FIRST if key in fields), *(key for key in fields if key not in _FIRST)]
+    return "&".join(f"{escape(key)}={escape(fields[key])}" for key in order if fields[key] is not None)
+
+
+def _flat(snapshot: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+    """A snapshot with a field of its own for each key of its metadata."""
+    plain = {key: value for key, value in snapshot.items() if key != "metadata"}
+    return {**plain, "size_bytes": str(snapshot["size_bytes"]), **{_METADATA + key: text for key, text in snapshot["metadata"].items()}}
+
+
+def _unflat(fields: t.Dict[str, str]) -> t.Dict[str, t.Any]:
+    metadata = {key[len(_METADATA) :]: text for key, text in fields.items() if key.startswith(_METADATA)}
+    return {**fields, "size_bytes": int(fields["size_bytes"]), "metadata": metadata}
 
 
 def _split(text: str) -> t.Dict[str, str]:

@@ -33,7 +33,6 @@ _CHUNK = 4 << 20
 class FileBackend(VolumeBackend):
     """A pool that is a directory. `path` must exist: a missing mount must not be filled by mistake."""
 
-    takes_images = takes_snapshots = True
     allocations = ("sparse", "full")
 
     def __init__(self, path: t.Optional[str], allocation: t.Optional[str] = None) -> None:
@@ -103,10 +102,10 @@ class FileBackend(VolumeBackend):
     def taken(self, volume: Volume) -> t.Optional[t.Set[str]]:
         return {snapshot.id for snapshot in volume.snapshots if _size_of(self._kept(snapshot.id)) is not None}
 
-    def instant(self) -> bool:
+    def instant(self, volume: Volume, allocation: t.Optional[str] = None) -> bool:
         return False  # a copy takes time, in which nobody may write
 
-    def copies(self, volume: Volume) -> bool:
+    def copies(self, volume: Volume, source: t.Optional[Volume]) -> bool:
         return _size_of(self.locate(volume.id)) is None
 
     def swap(self, before: t.Optional[Volume], after: t.Optional[Volume]) -> None:

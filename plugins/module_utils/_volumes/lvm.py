@@ -12,27 +12,38 @@ lvchange that selects the tags as they were, so that it does nothing when somebo
 No volume ever shows what was there before it. A thin pool zeroes the blocks that it gives (checked). A thick volume is
 zeroed before it becomes available, and grows by space that was zeroed before it joined: zeroing a volume's end while
 somebody uses it could meet what they have just written there.
+
+_snapshot-<id> (Cinder's name; LVM keeps "snapshot" for itself) is what a snapshot kept. Of a thin volume it is a thin
+snapshot, taken at one instant, which shares blocks with the volume and its clones and depends on none of them. Of a thick
+volume it is a whole copy. LVM's own snapshots of thick volumes would be there at once, but they slow every write down, keep
+the volume from growing, and are lost when they are full or the volume is: no place for data that somebody relies upon.
+
+A thin volume is reverted by a new snapshot of the snapshot, _new-<id>, that takes its place and name, with a copy of the
+record in its tags; the volume as it was waits as _old-<id> to be removed. Whichever of them is left by a run that was
+killed, exactly one counts as the volume. LVM's own merge would use up the snapshot, and can't go back to an older one after.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import os
 import re
 import typing as t
 
-from .._errors import Failed, Invalid, NotFound, Unavailable
+from .._errors import Conflict, Failed, Invalid, NotFound, Unavailable
+from .._model.image import Inspected
 from .._model.pool import Pool
-from .._model.volume import Volume
+from .._model.volume import Snapshot, Volume
 from . import VolumeBackend, overtaken
 from . import _block, _lvm_group as groups
 from ._lvm_group import REPORT, Group, LogicalVolume
 from ._lvm_host import run, scans_volumes, settings
-from ._lvm_tags import GROWTH, own, tags_of
+from ._lvm_tags import GROWTH, SNAPSHOT, own, tags_of
 
 _NAME = re.compile(r"(?!-|\.{1,2}$)[A-Za-z0-9+_.-]{1,127}")  # lvm(8), VALID NAMES
 _CLEAN = ("--zero", "y", "--wipesignatures", "y", "--size")  # old signatures go before udev could act on them
+_MIB = 1 << 20
 _LOCK = "/run/stackless-block-lvm-{}.lock"  # not /run/lock, where everybody may make files
 
 
@@ -41,8 +52,8 @@ class LvmBackend(VolumeBackend):
 
     record_in_data = True
 
-    def __init__(self, options: t.Dict[str, t.Any], lvm: t.Callable[..., str] = run, zero: t.Callable[[str, int, int], None] = _block.zero) -> None:
-        self.lvm, self.zero = lvm, zero
+    def __init__(self, options: t.Dict[str, t.Any], lvm: t.Callable[..., str] = run, disk: t.Any = _block) -> None:
+        self.lvm, self.disk = lvm, disk
         self.group = _checked("pool", options.get("pool"))
         thin_pool = options.get("thin_pool")
         self.thin_pool = None if thin_pool is None else _checked("thin_pool", thin_pool)
@@ -57,6 +68,7 @@ class LvmBackend(VolumeBackend):
         self._seen: t.Optional[Group] = None  # the last look, which `missing` counts from
         self._found: t.Dict[str, Volume] = {}  # the volumes it found
         self._known: t.Dict[str, LogicalVolume] = {}  # every logical volume, with what this run has changed since
+        self._fresh: t.Set[str] = set()  # thin ones that this run has made, and nobody has written to
 
     # ---- looking ----
 
@@ -91,26 +103,57 @@ class LvmBackend(VolumeBackend):
         size = self._takes(volume) if volume else 0
         if wrong or not volume or not size:
             return wrong
-        pool, added = self._pool_of(volume), self._added(volume, others)
+        wrong = None if group.holding(volume.id) else groups.full_of_records(group)
+        return wrong or self._no_space(volume, size, others)
+
+    def _no_space(self, volume: Volume, size: int, others: t.Sequence[Volume]) -> t.Optional[str]:
+        group, pool, added = self._now(), self._pool_of(volume), self._added(volume, others)
         if pool is None:
             return groups.lacks_space(group, size, added)
-        return groups.unfit(group, pool) or groups.overfull(group, pool, self.limit) or groups.oversubscribed(group, pool, size, added, self.ratio)
+        return self._unfit(pool) or groups.oversubscribed(group, pool, size, added, self.ratio)
+
+    def _unfit(self, pool: str) -> t.Optional[str]:
+        """Why nothing more is put into this thin pool, or None."""
+        return groups.unfit(self._now(), pool) or groups.overfull(self._now(), pool, self.limit)
+
+    def crowded(self, volume: Volume, others: t.Sequence[Volume] = ()) -> t.Optional[str]:
+        group, pool = self._now(), self._pool_of(volume)
+        wrong = groups.full_of_records(group)
+        if wrong or pool is None:
+            return wrong or groups.lacks_space(group, volume.size_bytes, self._added(volume, others))
+        said = filter(None, [self._unfit(pool), self.outlook(volume)])
+        return "; ".join(said) if self._unfit(pool) else None
+
+    def outlook(self, volume: Volume) -> t.Optional[str]:
+        group = self._now()
+        lv = group.holding(volume.id)
+        return groups.growth(group, lv) if lv and lv.thin_pool and not groups.unfit(group, lv.thin_pool) else None
 
     def _added(self, volume: Volume, others: t.Sequence[Volume]) -> int:
-        """What the others in the same pool take more, as they shall be, than what the last look saw; deleted ones take less."""
+        """What the others in the same pool, and all snapshots, take more, as they shall be, than what the last look saw; what is deleted takes less."""
         pool = self._pool_of(volume)
-        kept = {volume.id, *(other.id for other in others)}
-        freed = sum(v.data_bytes or 0 for v in self._found.values() if v.id not in kept and self._pool_of(v) == pool)
-        return sum(self._takes(other) for other in others if self._pool_of(other) == pool) - freed
+        mates = [other for other in (volume, *others) if self._pool_of(other) == pool]
+        kept = {name for mate in mates for name in (f"volume-{mate.id}", *map(_kept, mate.snapshots))}
+        freed = sum(lv.size_bytes for lv in self._ours(pool) if lv.name not in kept)
+        return sum(map(self._takes, mates[1:])) + sum(map(self._snapshots_take, mates)) - freed
+
+    def _ours(self, pool: t.Optional[str]) -> t.Iterator[LogicalVolume]:
+        """What the last look saw of volumes in a pool, and of thick snapshots: thin ones take nothing by themselves."""
+        names = {f"volume-{v.id}" for v in self._found.values()} | {_kept(s) for v in self._found.values() if v.allocation == "thick" for s in v.snapshots}
+        return (lv for lv in self._now().volumes if lv.name in names and lv.thin_pool == pool)
 
     def _takes(self, volume: Volume) -> int:
         """How much more a volume as it shall be takes than what the last look saw of it."""
-        lv = self._now().named(os.path.basename(volume.path or ""))
+        lv = self._now().holding(volume.id)
         return max(0, volume.size_bytes - (lv.size_bytes if lv else 0))
+
+    def _snapshots_take(self, volume: Volume) -> int:
+        """How much more the snapshots of a thick volume take than what the last look saw."""
+        return sum(s.size_bytes for s in volume.snapshots if volume.allocation == "thick" and self._now().named(_kept(s)) is None)
 
     def _pool_of(self, volume: Volume) -> t.Optional[str]:
         """The thin pool where a volume is, or would be made; None for a thick one."""
-        lv = self._now().named(os.path.basename(volume.path or ""))
+        lv = self._now().holding(volume.id)
         return lv.thin_pool if lv else self.thin_pool if volume.allocation == "thin" else None
 
     def capacity(self) -> Pool:
@@ -133,11 +176,21 @@ class LvmBackend(VolumeBackend):
         )
 
     def holder(self, volume: Volume) -> t.Optional[str]:
-        lv = self._now().named(_lv(volume))
+        lv = self._now().holding(volume.id)
         return _block.who_has(self.locate(volume.id)) if lv is not None and lv.open else None
 
     def needs_wipe(self, volume: Volume) -> bool:
         return volume.allocation == "thick"
+
+    def taken(self, volume: Volume) -> t.Optional[t.Set[str]]:
+        return {snapshot.id for snapshot in volume.snapshots if _kept(snapshot) in self._known}
+
+    def instant(self, volume: Volume, allocation: t.Optional[str] = None) -> bool:
+        return "thick" not in (volume.allocation, allocation)
+
+    def copies(self, volume: Volume, source: t.Optional[Volume]) -> bool:
+        """A thin volume of a thin one is there at once; the source of any other one is kept until the copy is made."""
+        return volume.allocation == "thick" or (source is not None and source.allocation == "thick")
 
     def locate(self, volume_id: str) -> str:
         return f"{self.where}/volume-{volume_id}"
@@ -154,24 +207,51 @@ class LvmBackend(VolumeBackend):
             return self._remove(before)
         return self._retag(before, after)
 
+    def _lv(self, volume: Volume) -> t.Optional[LogicalVolume]:
+        """The logical volume with the volume's data, as this run knows it."""
+        return self._known.get(f"volume-{volume.id}") or self._known.get(f"_new-{volume.id}")
+
+    def _have(self, volume: Volume) -> LogicalVolume:
+        lv = self._lv(volume)
+        if lv is None:
+            raise overtaken(volume)
+        return lv
+
     def _record(self, volume: Volume) -> t.Optional[Volume]:
         """The volume with the record that this run knows of it."""
-        lv = self._known.get(_lv(volume))
+        lv = self._lv(volume)
         known = dataclasses.replace(self._now(), volumes=(lv,) if lv else ())
         return groups.volumes_in(known, self.where)[0].get(volume.name)
 
     def _make(self, volume: Volume) -> None:
-        name, tags = _lv(volume), tags_of(volume)
-        if volume.allocation == "thin":
-            place = ["--type", "thin", "--thinpool", str(self.thin_pool), "--virtualsize"]
-        else:
-            place = list(_CLEAN)
-        self.lvm("lvcreate", "--yes", *place, f"{volume.size_bytes}b", "--name", name, *_each("--addtag", tags), self.group)
-        thin_pool = self.thin_pool if volume.allocation == "thin" else None
-        self._known[name] = LogicalVolume(name, volume.size_bytes, frozenset(tags), thin_pool=thin_pool)
+        name, tags = f"volume-{volume.id}", tags_of(volume)
+        origin = self._origin(volume) if volume.source_volid else None
+        if origin is not None and origin.thin_pool and volume.allocation == "thin":
+            return self._share(origin, name, tags, active=True)
+        return self._create(name, volume.size_bytes, tags, self.thin_pool if volume.allocation == "thin" else None)
+
+    def _create(self, name: str, size_bytes: int, tags: t.Sequence[str], thin_pool: t.Optional[str] = None) -> None:
+        """Makes a logical volume. A thin one is all zeros, a thick one shows what was there before."""
+        place = ["--type", "thin", "--thinpool", thin_pool, "--virtualsize"] if thin_pool else _CLEAN
+        self.lvm("lvcreate", "--yes", *place, f"{size_bytes}b", "--name", name, *_each("--addtag", tags), self.group)
+        self._known[name] = LogicalVolume(name, size_bytes, frozenset(tags), thin_pool=thin_pool)
+        self._fresh.update([name] if thin_pool else [])
+
+    def _share(self, origin: LogicalVolume, name: str, tags: t.Iterable[str], active: bool) -> None:
+        """Makes a thin snapshot. LVM activates one by itself, also at boot, only without its mark to skip that."""
+        skip = ["--setactivationskip", "n", "--activate", "y"] if active else ["--setactivationskip", "y"]
+        self.lvm("lvcreate", "--yes", "--snapshot", *skip, "--name", name, *_each("--addtag", sorted(tags)), f"{self.group}/{origin.name}")
+        self._known[name] = dataclasses.replace(origin, name=name, tags=frozenset(tags), active=active, open=False)
+
+    def _origin(self, volume: Volume) -> LogicalVolume:
+        """What a volume is made from."""
+        name = f"_snapshot-{volume.snapshot_id}" if volume.snapshot_id else f"volume-{volume.source_volid}"
+        if name not in self._known:
+            raise Conflict(f"the source of volume {volume.name} was removed by someone else meanwhile; choose another one")
+        return self._known[name]
 
     def _retag(self, before: Volume, after: Volume) -> None:
-        lv = self._known[_lv(before)]
+        lv = self._have(before)
         now, then = own(lv.tags), frozenset(tags_of(after))
         changes = [*_each("--deltag", sorted(now - then)), *_each("--addtag", sorted(then - now))]
         if changes and " changed" not in self._selected("lvchange", changes, before):
@@ -181,19 +261,22 @@ class LvmBackend(VolumeBackend):
         self._known[lv.name] = dataclasses.replace(lv, tags=lv.tags - now | then)
 
     def _remove(self, volume: Volume) -> None:
-        self._drop(_growth(volume))
+        lv = self._have(volume)
+        for left in ("growth", "_new", "_old"):
+            self._drop(f"{left}-{volume.id}" if lv.name != f"{left}-{volume.id}" else "")
         said = self._selected("lvremove", ["--yes", "--force"], volume)
-        if " removed" not in said and self._look().named(_lv(volume)) is not None:
+        if " removed" not in said and self._look().named(lv.name) is not None:
             raise overtaken(volume)
-        del self._known[_lv(volume)]
+        del self._known[lv.name]
 
     def _selected(self, command: str, arguments: t.Sequence[str], volume: Volume) -> str:
         """Runs a command on a logical volume that does nothing when its record is not this any more; returns what LVM says.
 
         What LVM says of what it did is only taken for a yes; a caller who misses that looks again.
         """
+        lv = self._have(volume)
         try:
-            return self.lvm(command, *arguments, "--select", _being(self._known[_lv(volume)].tags), f"{self.group}/{_lv(volume)}")
+            return self.lvm(command, *arguments, "--select", _being(lv.tags), f"{self.group}/{lv.name}")
         except Failed as error:
             if "Failed to find" in str(error):
                 raise overtaken(volume) from error
@@ -203,12 +286,13 @@ class LvmBackend(VolumeBackend):
 
     def allocate(self, volume: Volume) -> None:
         lv = self._active(volume)
-        if lv.thin_pool or volume.status == "creating":
+        holds_nothing = volume.status == "creating" and not (volume.source_volid or volume.source_image)
+        if lv.thin_pool or holds_nothing:
             self._extend(volume, lv)
         elif lv.size_bytes < volume.size_bytes:
             self._extend(volume, lv, *self._zeroed(volume, volume.size_bytes - lv.size_bytes))
-        if volume.status == "creating" and not lv.thin_pool:
-            self._zero(self.locate(volume.id), self._known[lv.name].size_bytes)
+        if holds_nothing and not lv.thin_pool:
+            self._zero(self._known[lv.name])
 
     def _extend(self, volume: Volume, lv: LogicalVolume, *places: str) -> None:
         if lv.size_bytes < volume.size_bytes:
@@ -217,11 +301,10 @@ class LvmBackend(VolumeBackend):
 
     def _zeroed(self, volume: Volume, size_bytes: int) -> t.List[str]:
         """Places in the volume group that hold zeros: taken for a logical volume of their own, zeroed, and given free again."""
-        name = _growth(volume)
+        name = f"growth-{volume.id}"
         self._drop(name)
-        self.lvm("lvcreate", "--yes", *_CLEAN, f"{size_bytes}b", "--name", name, "--addtag", GROWTH, self.group)
-        self._known[name] = LogicalVolume(name, size_bytes, frozenset((GROWTH,)))
-        self._zero(f"{self.where}/{name}", size_bytes)
+        self._create(name, size_bytes, [GROWTH])
+        self._zero(self._known[name])
         report = self.lvm("lvs", "--reportformat", "json", "-o", "seg_pe_ranges", f"{self.group}/{name}")
         self._drop(name)
         return " ".join(row["seg_pe_ranges"] for row in json.loads(report)["report"][0]["lv"]).split()
@@ -230,37 +313,103 @@ class LvmBackend(VolumeBackend):
         if name in self._known:
             # Discarded space may come back with old bytes: it has to stay as it was zeroed.
             keep = ["--config", "devices/issue_discards=0"]
-            self.lvm("lvremove", "--yes", "--force", *keep, "--select", _having(GROWTH), f"{self.group}/{name}")
+            self.lvm("lvremove", "--yes", "--force", *keep, "--select", _being(self._known[name].tags), f"{self.group}/{name}")
             del self._known[name]
 
-    def wipe(self, volume: Volume) -> None:
-        self._zero(self.locate(volume.id), self._active(volume).size_bytes)
+    def copy(self, volume: Volume) -> None:
+        origin = self._origin(volume)
+        self._copy(self._activated(origin), self._active(volume))
 
-    def _zero(self, path: str, size_bytes: int) -> None:
-        """Takes minutes. Nobody needs to wait for it: the device is open for this run alone, and its volume's status says why."""
-        with self.pause():
-            self.zero(path, 0, size_bytes)
+    def fill(self, volume: Volume, image: Inspected) -> None:
+        lv = self._active(volume)
+        with self._alone(lv) as handle:
+            if lv.thin_pool is None:  # before the image: its end need not be the end of a block
+                self.disk.zero(handle, image.virtual_bytes // _MIB * _MIB, lv.size_bytes)
+            elif lv.name not in self._fresh:
+                self.disk.empty(handle, lv.size_bytes)
+            self._fresh.discard(lv.name)
+            zeros = ["--target-is-zero"] if lv.thin_pool else []
+            image.convert("-n", *zeros, "-O", "raw", f"/proc/self/fd/{handle}", kept=(handle,))
+
+    def take(self, volume: Volume, snapshot: Snapshot) -> None:
+        lv, name = self._active(volume), _kept(snapshot)
+        if name not in self._known and lv.thin_pool:
+            return self._share(lv, name, [SNAPSHOT], active=False)
+        if name not in self._known:
+            self._create(name, lv.size_bytes, [SNAPSHOT])
+        return None if lv.thin_pool else self._copy(lv, self._activated(self._known[name]))
+
+    def drop(self, volume: Volume, snapshot: Snapshot, wipe: bool) -> None:
+        lv = self._known.get(_kept(snapshot))
+        if lv is not None and wipe and lv.thin_pool is None:
+            self._zero(self._activated(lv))
+        self._drop(_kept(snapshot))
+
+    def revert(self, volume: Volume, snapshot: Snapshot) -> None:
+        lv, kept = self._active(volume), self._known.get(_kept(snapshot))
+        if kept is None:
+            raise overtaken(volume)
+        if lv.thin_pool is None:
+            return self._copy(self._activated(kept), lv)
+        new, old = f"_new-{volume.id}", f"_old-{volume.id}"
+        self._drop(new)
+        self._drop(old)
+        self._deactivate(lv)
+        self._share(kept, new, lv.tags, active=True)
+        self._rename(lv.name, old)
+        self._rename(new, lv.name)
+        return self._drop(old)
+
+    def wipe(self, volume: Volume) -> None:
+        self._zero(self._active(volume))
+
+    def _zero(self, lv: LogicalVolume) -> None:
+        with self._alone(lv) as handle:
+            self.disk.zero(handle, 0, lv.size_bytes)
+
+    def _copy(self, source: LogicalVolume, lv: LogicalVolume) -> None:
+        with self._alone(lv) as handle:
+            self.disk.copy(f"{self.where}/{source.name}", handle, source.size_bytes, lv.thin_pool is not None)
+            if lv.thin_pool is None:
+                self.disk.zero(handle, source.size_bytes, lv.size_bytes)
+        self._fresh.discard(lv.name)
+
+    @contextlib.contextmanager
+    def _alone(self, lv: LogicalVolume) -> t.Iterator[int]:
+        """Gives others a turn while it is entered, which takes minutes. The device is open for this run alone all that time, and its volume's status says why."""
+        with self.disk.alone(f"{self.where}/{lv.name}") as handle, self.pause():
+            yield handle
 
     def activate(self, volume: Volume) -> None:
-        name = _lv(volume)
-        self.lvm("lvchange", "--activate", "y", "--ignoreactivationskip", f"{self.group}/{name}")
-        self._known[name] = dataclasses.replace(self._known[name], active=True)
+        lv = self._have(volume)
+        if lv.name == f"_new-{volume.id}":
+            self._rename(lv.name, f"volume-{volume.id}")
+        self._activated(self._have(volume))
+
+    def _activated(self, lv: LogicalVolume) -> LogicalVolume:
+        if not lv.active:
+            self.lvm("lvchange", "--activate", "y", "--ignoreactivationskip", f"{self.group}/{lv.name}")
+            self._known[lv.name] = dataclasses.replace(lv, active=True)
+        return self._known[lv.name]
+
+    def _deactivate(self, lv: LogicalVolume) -> None:
+        """Failed when somebody has it open."""
+        self.lvm("lvchange", "--activate", "n", f"{self.group}/{lv.name}")
+        self._known[lv.name] = dataclasses.replace(lv, active=False)
+
+    def _rename(self, old: str, new: str) -> None:
+        self.lvm("lvrename", self.group, old, new)
+        self._known[new] = dataclasses.replace(self._known.pop(old), name=new)
 
     def _active(self, volume: Volume) -> LogicalVolume:
         self._now()
-        if _lv(volume) not in self._known:
-            raise overtaken(volume)
-        if not self._known[_lv(volume)].active:
-            self.activate(volume)
-        return self._known[_lv(volume)]
+        self.activate(volume)
+        return self._have(volume)
 
 
-def _lv(volume: Volume) -> str:
-    return f"volume-{volume.id}"
-
-
-def _growth(volume: Volume) -> str:
-    return f"growth-{volume.id}"
+def _kept(snapshot: Snapshot) -> str:
+    """The name of what a snapshot kept."""
+    return f"_snapshot-{snapshot.id}"
 
 
 def _checked(option: str, name: t.Optional[str]) -> str:
@@ -274,11 +423,6 @@ def _each(option: str, values: t.Iterable[str]) -> t.List[str]:
     return [word for value in values for word in (option, value)]
 
 
-def _having(tag: str) -> str:
-    """LVM's selection of what has this tag, besides others (lvmreport(7))."""
-    return f'lv_tags={{"{tag}"}}'
-
-
 def _being(tags: t.Iterable[str]) -> str:
-    """LVM's selection of what has these tags and no other ones."""
+    """LVM's selection of what has these tags and no other ones (lvmreport(7))."""
     return "lv_tags=[" + " && ".join(f'"{tag}"' for tag in sorted(tags)) + "]"

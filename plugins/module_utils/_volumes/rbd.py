@@ -52,7 +52,7 @@ _LOCK = "/run/stackless-block-rbd-{}.lock"
 class RbdBackend(VolumeBackend):
     """A pool, or a namespace of it; both must be there."""
 
-    record_in_data = takes_snapshots = takes_images = True
+    record_in_data = True
     allocation = "thin"
     allocations = ("thin",)
 
@@ -155,14 +155,14 @@ class RbdBackend(VolumeBackend):
             return None
         return set(filter(None, map(snapshot_id, self.cluster.snapshots(image)))) if image.snapshots else set()
 
-    def copies(self, volume: Volume) -> bool:
+    def copies(self, volume: Volume, source: t.Optional[Volume]) -> bool:
         """Reading goes through all images that a clone descends from: Cinder stops at five as well (rbd_max_clone_depth)."""
-        image, source = self._images.get(volume.id), self._images.get(volume.source_volid or "")
+        image, parent = self._images.get(volume.id), self._images.get(volume.source_volid or "")
         if image is not None:
             depth = self.cluster.depth(image, self.most_depth)
         else:
             known = self._depths.get(volume.source_volid or "", 0)
-            depth = 1 + (self.cluster.depth(source, self.most_depth) if source else known)
+            depth = 1 + (self.cluster.depth(parent, self.most_depth) if parent else known)
         self._depths[volume.id] = 0 if depth > self.most_depth else depth
         return depth > self.most_depth
 
