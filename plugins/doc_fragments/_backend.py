@@ -21,7 +21,8 @@ options:
       driver:
         description:
           - V(file) keeps every volume as a raw file in a directory, with its record beside it.
-          - V(lvm) keeps every volume as a logical volume, with its record in the tags of it (C(lvs -o +lv_tags)).
+          - V(lvm) keeps every volume as a logical volume, with its record in the tags of it (C(lvs -o +lv_tags)). What a snapshot kept is the
+            logical volume C(_snapshot-) and its id.
           - V(rbd) keeps every volume as an image in a pool of a Ceph cluster, with its record in the image-meta of it
             (C(rbd image-meta list)). Any host that reaches the cluster may do.
         type: str
@@ -114,6 +115,7 @@ options:
       max_pool_used_percent:
         description:
           - From which percentage of used data or metadata a thin pool, or a pool of Ceph, takes no new volume, and no volume in it is extended.
+            A thin pool takes no new snapshot then either.
         type: float
         default: 95.0
 requirements:

@@ -23,7 +23,11 @@ extends_documentation_fragment:
 notes:
   - With O(backend.driver=rbd), snapshots that others have taken of an image are left alone, and keep its volume from being deleted.
   - With O(backend.driver=file) a snapshot is a sparse copy, beside its volume. Nobody gets the volume until that is made.
-  - There are none with O(backend.driver=lvm) yet.
+  - With O(backend.driver=lvm) a snapshot of a thin volume is a thin one, which is there at once and takes what is written to the volume from then on.
+    The module warns where the thin pool has less room than that may come to be. A snapshot of a thick volume is a copy of the same size, which takes
+    time, because LVM's own ones slow every write down, keep the volume from growing, and are lost when they are full. Nobody gets the volume meanwhile.
+  - With O(backend.driver=lvm) records are part of LVM's own metadata, about 300 bytes for a snapshot, and one KiB with its logical volume. The one MiB
+    that LVM sets aside for it by default has room for several hundred; where it has none left, nothing more is taken.
 options:
   volume: &volume
     description:
@@ -51,7 +55,7 @@ options:
   force: &force
     description:
       - Takes the snapshot also while an instance holds the volume, with what the instance has written by then, as after a power failure.
-        Not with O(backend.driver=file), whose copies take time.
+        Not where the snapshot is a copy, which takes time.
     type: bool
   clones: &clones
     description:

@@ -75,9 +75,9 @@ options:
     description:
       - What a new volume is made from. It then begins with that data, and with that size unless O(size_gib) is larger.
       - With O(backend.driver=rbd) it is a clone that shares the data with its source, until more than O(backend.max_clone_depth) clones stand one
-        behind the other. With O(backend.driver=file) it is a copy, and nobody gets its source until that is made.
+        behind the other. With O(backend.driver=lvm) a thin volume that is made from a thin one shares the data as well, and depends on nobody.
+        Every other volume is a copy, and nobody gets its source until that is made.
       - Of a volume that is there already it is checked that it was made from this source, as long as that is there as well.
-      - Not yet with O(backend.driver=lvm).
     type: dict
     version_added: 0.2.0
     suboptions:
@@ -89,7 +89,6 @@ options:
           - The absolute path of an image on the storage host. What is beyond its end in the volume is zeros.
           - It is inspected before anything reads it. One that builds upon or leads to other files, has features that nobody knows, is encrypted, or is
             not of the format that it is said to be, is refused.
-          - Not yet with O(backend.driver=lvm).
         type: path
       format:
         description:
@@ -106,7 +105,7 @@ options:
       force:
         description:
           - Makes it also from a volume that is held by an instance, with what the instance has written by then, as after a power failure.
-            Not with O(backend.driver=file), whose copies take time.
+            Not where that is a copy, which takes time.
         type: bool
         default: false
   revert_to: &revert_to
@@ -114,7 +113,7 @@ options:
       - Makes the volume what it was at this snapshot of it. What was written since is lost; its size stays.
       - Nothing is done when it was reverted to this snapshot already and was not reserved for anybody since.
       - A volume that is reserved or attached is not reverted.
-      - Not yet with O(backend.driver=lvm).
+      - A thin logical volume is reverted at once, however large it is.
     type: str
     version_added: 0.2.0
   cascade: &cascade
@@ -133,7 +132,7 @@ options:
     version_added: 0.2.0
   wipe: &wipe
     description:
-      - Whether the data is overwritten with zeros before it is removed. The default is V(true).
+      - Whether the data, and that of snapshots which go with it, is overwritten with zeros before it is removed. The default is V(true).
       - Thin volumes need no overwriting, as their pool zeroes every block before it gives it to another one. RBD images need none either.
     type: bool
   volumes:

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Snapshots, volumes made from others, and reverted volumes through their modules, on a real file system and in a real Ceph pool."""
+"""Snapshots, volumes made from others, and reverted volumes through their modules, on a real file system and in a real Ceph pool.
+
+tests/lab/test_lvm_snapshots.py runs the same in a volume group.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,13 @@ def test_a_snapshot_from_first_to_last(pool, db):
 
 def test_many_at_once(pool):
     good(call(pool, volumes=[{"name": "db"}, {"name": "log"}], size_gib=1))
-    wishes = [{"volume": volume, "name": name} for volume in ("db", "log") for name in ("a", "b", "a.b")]
+    wishes = [{"volume": volume, "name": name} for volume in ("db", "log") for name in ("a", "b", "a.b")][:5]
     options = {"module": "cinder_snapshot", "snapshots": wishes}
     made = settled(pool, call, **options)
     assert [(one["volume"], one["name"], one["changed"]) for one in made["results"]] == [(w["volume"], w["name"], True) for w in wishes]
     failing = call(pool, module="cinder_snapshot", state="absent", snapshots=[*wishes[:2], {"volume": "db", "name": "a b"}])
     assert "1 of 3 failed: 'a b' can't be a snapshot's name" in failing["msg"]
-    assert [(one["volume"], one["name"]) for one in snapshots(pool)] == [("db", "a.b"), ("log", "a"), ("log", "b"), ("log", "a.b")]
+    assert [(one["volume"], one["name"]) for one in snapshots(pool)] == [("db", "a.b"), ("log", "a"), ("log", "b")]
     settled(pool, call, volumes=[{"name": "db"}, {"name": "log"}], state="absent", cascade=True)
     assert pool.volumes() == []
 

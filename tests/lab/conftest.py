@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import os
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 
 from tests.rig.lab.lab import Lab
+from tests.rig.lab.volume_group import LvmPool, install_inspector
+from tests.rig.pools import MANY, call, good
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,32 @@ def lab(one_lab: Lab) -> Lab:
     else:
         one_lab.start()
     return one_lab
+
+
+@pytest.fixture(params=["thin", "thick"])
+def pool(lab: Lab, request: pytest.FixtureRequest) -> Iterator[LvmPool]:
+    """The volume group for volumes that are all thin, or all thick."""
+    made = LvmPool(lab.storage, request.param)
+    if request.param == "thick":  # which takes the place of the thin pool
+        lab.storage.run("lvremove -qq -y -f volumes/thin")
+        made.backend["thin_pool"] = None
+    try:
+        yield made
+    finally:
+        made.clear()
+        if request.param == "thick":
+            lab.storage.run("lvcreate -qq -y --type thin-pool -L 3G -n thin volumes")
+
+
+@pytest.fixture
+def db(pool: LvmPool) -> dict[str, Any]:
+    """A volume that holds a's."""
+    made = good(call(pool, name="db", size_gib=1))
+    pool.write(made["path"], b"a" * MANY)
+    return made
+
+
+@pytest.fixture(scope="module")
+def oslo(lab: Lab) -> None:
+    """The storage host has the inspector of images."""
+    install_inspector(lab.storage)

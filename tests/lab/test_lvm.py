@@ -11,20 +11,20 @@ import json
 import pytest
 
 from tests.rig.lab.payload import PLACE, payload
+from tests.rig.lab.volume_group import LvmPool
 
 pytestmark = pytest.mark.long  # the walk in `make test` meets only a part of this
 
 GIB = 1 << 30
 BACKEND = {"driver": "lvm", "pool": "volumes", "thin_pool": "thin"}
 
-# What only a write changes: LVM counts every one, and keeps a copy of what was before it.
-WRITES = "vgs --noheadings -o vg_seqno volumes; find /etc/lvm/archive /etc/lvm/backup -type f -exec sha256sum {} + | sort; dmsetup table | sort"
-REMOVE_ALL = "lvs --noheadings -o vg_name,lv_name volumes | awk '$2 != \"thin\" {print $1 \"/\" $2}' | xargs -r lvremove -qq -y -f"
+WRITES, REMOVE_ALL = LvmPool.WRITES, LvmPool.REMOVE_ALL
 
 # For programs of tests inside the host: modules as functions, in processes that have imported everything already.
 INSIDE = """
 import json, multiprocessing, os, sys
 from ansible_collections.stackless.block.plugins.module_utils import _reconcile
+from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Attachments, Volumes
 from ansible_collections.stackless.block.plugins.module_utils._volumes import _block, _lvm_host
 
@@ -40,7 +40,7 @@ class Module:
     check_mode = False
 
     def __init__(self, **params):
-        self.params = {"timeout": 20, "lock_timeout": 60, "assume": [], "backend": BACKEND, "volumes": None, "attachments": None, **params}
+        self.params = {"timeout": 20, "lock_timeout": 60, "assume": [], "backend": BACKEND, "volumes": None, "attachments": None, "snapshots": None, **params}
 
     def exit_json(self, **answer):
         raise Answered({"failed": False, **answer})
@@ -338,17 +338,17 @@ def test_of_two_that_reserve_at_once_one_wins(storage):
         assert expected in message
 
 
-KILLED = """
+KILLER = """
 import signal
-from ansible_collections.stackless.block.plugins.module_utils._volumes import lvm as driver
+from ansible_collections.stackless.block.plugins.module_utils import _images
 
 GIB = 1 << 30
-real, real_ioctl = _lvm_host.subprocess.run, _block.fcntl.ioctl
-WRITERS = ("lvcreate", "lvchange", "lvextend", "lvremove")
+real, real_ioctl, real_write, real_tool = _lvm_host.subprocess.run, _block.fcntl.ioctl, os.pwritev, _images.run
+WRITERS = ("lvcreate", "lvchange", "lvextend", "lvremove", "lvrename")
 
 
 class Killer:
-    # ends the process, as kill -9 does, after one of its writes, or when a piece of a volume is zeroed
+    # ends the process, as kill -9 does, after one of its writes, or when a piece of a volume is zeroed or copied, or an image written
     def __init__(self, at):
         self.at, self.count = at, 0
 
@@ -371,19 +371,31 @@ class Killer:
         self.passing()
         return done
 
+    def write(self, handle, pieces, start):
+        done = real_write(handle, pieces, start)
+        if start == 4 << 20:
+            self.passing()
+        return done
 
-def attempt(at, wish):
+    def tool(self, *args, **options):
+        done = real_tool(*args, **options)
+        self.passing()
+        return done
+
+
+def attempt(at, wish, resource=Volumes):
     def work():
         killer = Killer(at)
-        _lvm_host.subprocess.run, _block.fcntl.ioctl = killer.run, killer.ioctl
-        os._exit(1 if call(Volumes, **wish)["failed"] else 0)
+        _lvm_host.subprocess.run, _block.fcntl.ioctl, os.pwritev, _images.run = killer.run, killer.ioctl, killer.write, killer.tool
+        os._exit(1 if call(resource, **wish)["failed"] else 0)
 
     process = fork.Process(target=work)
     process.start()
     process.join(120)
     return process.exitcode
+"""
 
-
+KILLED = KILLER + """
 def see():
     asked = ["lvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "lv_name,lv_size,lv_tags", "volumes"]
     rows = json.loads(real(asked, capture_output=True).stdout)["report"][0]["lv"]

@@ -21,7 +21,8 @@ MANY = 9 << 20  # bytes, over more than two of the objects that an RBD image con
 
 def call(pool: Any, check: bool = False, module: str = "cinder_volume", backend: Any = None, env: Any = None, **options: Any) -> dict[str, Any]:
     """What a module answers about a pool."""
-    answer = run_module(module, {"backend": {**pool.backend, **(backend or {})}, **options}, check=check, env=env)
+    more = {"env": env} if env else {}
+    answer = pool.run(module, {"backend": {**pool.backend, **(backend or {})}, **options}, check=check, **more)
     assert "Traceback" not in str(answer)
     return answer
 
@@ -74,6 +75,7 @@ class DirectoryPool:
     """A directory for the driver file. `allocation` is how its volumes take their space, `other` a way it does not have."""
 
     driver, allocation, other = "file", "sparse", "thin"
+    run = staticmethod(run_module)
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,6 +107,7 @@ class RbdPool:
     """A namespace of its own in the pool of a cluster, for the driver rbd."""
 
     driver, allocation, other = "rbd", "thin", "sparse"
+    run = staticmethod(run_module)
 
     def __init__(self, ceph: Ceph, namespace: str | None = None) -> None:
         import rbd

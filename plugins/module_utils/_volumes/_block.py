@@ -23,7 +23,7 @@ from .._hosts.sysfs import Sysfs
 _BLKZEROOUT = 0x127F  # linux/fs.h; the kernel lets the device do it where that can, and drops its own pages
 _BLKDISCARD = 0x1277
 _CHUNK = 64 << 20  # one call can't be killed: short enough for a slow disk
-_PIECE = 4 << 20
+_PIECE, _SECTOR = 4 << 20, 512
 _BACKSTORES = "/sys/kernel/config/target/core/*/*/udev_path"
 
 
@@ -55,9 +55,9 @@ def empty(handle: int, size: int) -> None:
         fcntl.ioctl(handle, _BLKDISCARD, struct.pack("QQ", 0, size))
     with mmap.mmap(-1, _PIECE) as room:
         for start in range(0, size, _PIECE):
-            count = os.preadv(handle, [room], start)
-            if room[:count] != bytes(count):
-                zero(handle, start, start + count)
+            data = _read(handle, room, start, min(_PIECE, size - start))
+            if data != bytes(len(data)):
+                zero(handle, start, start + len(data))
 
 
 def copy(source: str, handle: int, size: int, changed_only: bool) -> None:
@@ -67,15 +67,29 @@ def copy(source: str, handle: int, size: int, changed_only: bool) -> None:
     """
     origin = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
     try:
-        with mmap.mmap(-1, _PIECE) as fresh, mmap.mmap(-1, _PIECE) as stale:
+        with mmap.mmap(-1, _PIECE) as room:
             for start in range(0, size, _PIECE):
-                count = min(_PIECE, size - start)
-                _whole(os.preadv(origin, [memoryview(fresh)[:count]], start), count)
-                if changed_only and os.preadv(handle, [memoryview(stale)[:count]], start) == count and fresh[:count] == stale[:count]:
-                    continue
-                _whole(os.pwritev(handle, [memoryview(fresh)[:count]], start), count)
+                data = _read(origin, room, start, min(_PIECE, size - start))
+                if not (changed_only and data == _read(handle, room, start, len(data))):
+                    _write(handle, room, start, data)
     finally:
         os.close(origin)
+
+
+def _read(handle: int, room: mmap.mmap, start: int, count: int) -> bytes:
+    """Through `room`, whose place in memory suits the device."""
+    with memoryview(room)[:count] as piece:
+        _whole(os.preadv(handle, [piece], start), count)
+    return room[:count]
+
+
+def _write(handle: int, room: mmap.mmap, start: int, data: bytes) -> None:
+    """Zeros by the device itself, where it can."""
+    if not any(data[:_SECTOR]) and data == bytes(len(data)):
+        return zero(handle, start, start + len(data))
+    room[: len(data)] = data
+    with memoryview(room)[: len(data)] as piece:
+        return _whole(os.pwritev(handle, [piece], start), len(data))
 
 
 def _whole(done: int, count: int) -> None:

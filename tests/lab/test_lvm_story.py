@@ -1,0 +1,33 @@
+# Copyright (c) 2026, the stackless.block authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is done with a volume in a volume group, in short: kept, cloned, reverted, made from an image, and all of it gone."""
+
+from __future__ import annotations
+
+from tests.lab.test_lvm import letters, pattern
+from tests.rig.lab.volume_group import image
+from tests.rig.pools import call, good, snapshot, volumes
+
+
+def test_a_short_story(pool, db, oslo):
+    """Kept, cloned, reverted, twice; from an image; and all of it gone. tests of this file that are marked long tell every part of it with its check."""
+    host = pool.host
+    good(snapshot(pool))
+    pattern(host, db["path"], "b")
+    good(call(pool, volumes=[{"name": "new", "source": {"volume": "db", "snapshot": "monday"}}, {"name": "disk", "size_gib": 1, **image(host)}]))
+    found = volumes(pool)
+    assert letters(host, found["new"]["path"], 0, 10) == "a" and letters(host, db["path"], 0, 4) == "b"
+    assert letters(host, found["disk"]["path"], 0, 65) == "i" and letters(host, found["disk"]["path"], 48, 32) == ""
+    for _time in range(2):
+        assert good(call(pool, name="db", revert_to="monday"))["changed"] == (_time == 0)
+        assert letters(host, db["path"], 0, 10) == "a"
+    held = {"module": "cinder_attachment", "volume": "db", "instance": "web-1"}
+    good(call(pool, action="reserve", host="c", **held))
+    pattern(host, db["path"], "c")
+    good(call(pool, action="terminate", **held))
+    good(call(pool, action="release", **held))
+    assert good(call(pool, name="db", revert_to="monday"))["changed"] and letters(host, db["path"], 0, 10) == "a"
+    good(call(pool, state="absent", cascade=True, volumes=[{"name": "db"}, {"name": "new"}, {"name": "disk"}]))
+    assert pool.names() == []
