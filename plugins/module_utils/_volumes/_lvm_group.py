@@ -160,7 +160,7 @@ def _volume(lv: LogicalVolume, where: str) -> Volume:
     path = f"{where}/{name}"
     found = _VOLUME.fullmatch(name)
     identity = found.group(1) if found else ""
-    seen = {"id": identity, "path": path, "data_bytes": lv.size_bytes, "active": lv.active and name == lv.name, "allocation": lv.allocation}
+    seen = {"id": identity, "path": path, "data_bytes": lv.size_bytes, "active": lv.active, "allocation": lv.allocation}
     try:
         if not found:
             raise ValueError("its name is not volume-<id> any more")
