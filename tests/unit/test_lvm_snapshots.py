@@ -20,7 +20,7 @@ from ansible_collections.stackless.block.plugins.module_utils._plan_snapshot imp
 from ansible_collections.stackless.block.plugins.module_utils._plan_volume import Source, VolumeWish, plan_volume
 from ansible_collections.stackless.block.plugins.module_utils._volumes._lvm_tags import SNAPSHOT, tags_of
 
-from .fake_lvm import FakeLvm, Killed
+from .fake_lvm import FakeLvm, Killed, Lv
 from .test_lvm import FRESH, ID, NAME, apply_steps, backend, holding, volume
 
 MON = "5a4b0000-4444-4444-8555-666677778888"
@@ -245,6 +245,18 @@ def test_a_snapshot_is_no_volume_whatever_its_tags(allocation):
     db(lvm, allocation)
     done(lvm, MONDAY)
     assert lvm.lvs[KEPT].tags == {SNAPSHOT} and list(backend(lvm).observe()) == ["db"] and lvm.lvs[KEPT].active == (allocation == "thick")
+
+
+def test_what_others_call_like_ours_is_left_alone():
+    lvm = FakeLvm()
+    db(lvm, "thin")
+    done(lvm, MONDAY)
+    for name in (f"_old-{ID}", f"_new-{ID}", f"growth-{ID}"):
+        lvm.lvs[name] = Lv([], GIB, {"theirs"}, pool="thin", layout="thin,sparse", words=["theirs"] * 4)
+    lvm.lvs[KEPT].tags = {"theirs"}
+    assert [one.taken for one in look(backend(lvm))["db"].snapshots] == [False]
+    done(lvm, VolumeWish("db", present=False, cascade=True))
+    assert sorted(lvm.lvs) == sorted(["thin", KEPT, f"_old-{ID}", f"_new-{ID}", f"growth-{ID}"])
 
 
 def test_a_clone_is_activated_at_boot_like_other_volumes():

@@ -55,6 +55,11 @@ def own(tags: t.Iterable[str]) -> t.FrozenSet[str]:
     return frozenset(tag for tag in tags if _key_of(tag) is not None)
 
 
+def is_ours(tags: t.Collection[str]) -> bool:
+    """Whether a logical volume was made by us, be it a volume or something beside one."""
+    return GROWTH in tags or SNAPSHOT in tags or bool(own(tags))
+
+
 def volume_of(tags: t.Iterable[str], **known: t.Any) -> Volume:
     """The volume with this record; `known` is what LVM itself tells. Raises ValueError, with what is wrong with the tags."""
     fields = _fields(tags)

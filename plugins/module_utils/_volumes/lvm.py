@@ -39,7 +39,7 @@ from . import VolumeBackend, overtaken
 from . import _block, _lvm_group as groups
 from ._lvm_group import REPORT, Group, LogicalVolume
 from ._lvm_host import run, scans_volumes, settings
-from ._lvm_tags import GROWTH, SNAPSHOT, own, tags_of
+from ._lvm_tags import GROWTH, SNAPSHOT, is_ours, own, tags_of
 
 _NAME = re.compile(r"(?!-|\.{1,2}$)[A-Za-z0-9+_.-]{1,127}")  # lvm(8), VALID NAMES
 _CLEAN = ("--zero", "y", "--wipesignatures", "y", "--size")  # old signatures go before udev could act on them
@@ -183,7 +183,7 @@ class LvmBackend(VolumeBackend):
         return volume.allocation == "thick"
 
     def taken(self, volume: Volume) -> t.Optional[t.Set[str]]:
-        return {snapshot.id for snapshot in volume.snapshots if _kept(snapshot) in self._known}
+        return {snapshot.id for snapshot in volume.snapshots if self._data_of(snapshot)}
 
     def instant(self, volume: Volume, allocation: t.Optional[str] = None) -> bool:
         return "thick" not in (volume.allocation, allocation)
@@ -222,6 +222,10 @@ class LvmBackend(VolumeBackend):
         lv = self._lv(volume)
         known = dataclasses.replace(self._now(), volumes=(lv,) if lv else ())
         return groups.volumes_in(known, self.where)[0].get(volume.name)
+
+    def _data_of(self, snapshot: Snapshot) -> t.Optional[LogicalVolume]:
+        lv = self._known.get(_kept(snapshot))
+        return lv if lv and lv.is_snapshot else None
 
     def _make(self, volume: Volume) -> None:
         name, tags = f"volume-{volume.id}", tags_of(volume)
@@ -310,7 +314,8 @@ class LvmBackend(VolumeBackend):
         return " ".join(row["seg_pe_ranges"] for row in json.loads(report)["report"][0]["lv"]).split()
 
     def _drop(self, name: str) -> None:
-        if name in self._known:
+        """Removes what stands beside a volume, where it is there and ours."""
+        if name in self._known and is_ours(self._known[name].tags):
             # Discarded space may come back with old bytes: it has to stay as it was zeroed.
             keep = ["--config", "devices/issue_discards=0"]
             self.lvm("lvremove", "--yes", "--force", *keep, "--select", _being(self._known[name].tags), f"{self.group}/{name}")
@@ -340,13 +345,13 @@ class LvmBackend(VolumeBackend):
         return None if lv.thin_pool else self._copy(lv, self._activated(self._known[name]))
 
     def drop(self, volume: Volume, snapshot: Snapshot, wipe: bool) -> None:
-        lv = self._known.get(_kept(snapshot))
+        lv = self._data_of(snapshot)
         if lv is not None and wipe and lv.thin_pool is None:
             self._zero(self._activated(lv))
         self._drop(_kept(snapshot))
 
     def revert(self, volume: Volume, snapshot: Snapshot) -> None:
-        lv, kept = self._active(volume), self._known.get(_kept(snapshot))
+        lv, kept = self._active(volume), self._data_of(snapshot)
         if kept is None:
             raise overtaken(volume)
         if lv.thin_pool is None:
