@@ -12,7 +12,7 @@ from typing import Any, Iterator
 import pytest
 
 from tests.rig.lab.lab import Lab
-from tests.rig.lab.volume_group import LvmPool, install_inspector
+from tests.rig.lab.volume_group import LvmPool, Modules
 from tests.rig.pools import MANY, call, good
 
 
@@ -34,10 +34,18 @@ def lab(one_lab: Lab) -> Lab:
     return one_lab
 
 
+@pytest.fixture(scope="module")
+def modules(lab: Lab) -> Iterator[Modules]:
+    """Of volumes, on the storage host."""
+    served = Modules(lab.storage)
+    yield served
+    served.stop()
+
+
 @pytest.fixture(params=["thin", "thick"])
-def pool(lab: Lab, request: pytest.FixtureRequest) -> Iterator[LvmPool]:
+def pool(lab: Lab, modules: Modules, request: pytest.FixtureRequest) -> Iterator[LvmPool]:
     """The volume group for volumes that are all thin, or all thick."""
-    made = LvmPool(lab.storage, request.param)
+    made = LvmPool(modules, request.param)
     if request.param == "thick":  # which takes the place of the thin pool
         lab.storage.run("lvremove -qq -y -f volumes/thin")
         made.backend["thin_pool"] = None
@@ -55,9 +63,3 @@ def db(pool: LvmPool) -> dict[str, Any]:
     made = good(call(pool, name="db", size_gib=1))
     pool.write(made["path"], b"a" * MANY)
     return made
-
-
-@pytest.fixture(scope="module")
-def oslo(lab: Lab) -> None:
-    """The storage host has the inspector of images."""
-    install_inspector(lab.storage)

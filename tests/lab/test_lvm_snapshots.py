@@ -38,7 +38,7 @@ def path_of(pool, name):
 
 
 @thick
-def test_no_old_byte_is_readable(pool, oslo):
+def test_no_old_byte_is_readable(pool):
     """Nor is what a snapshot or a volume held, once they are gone."""
     host = pool.host
     leave_old_bytes(host, 7500)
@@ -58,7 +58,7 @@ def test_no_old_byte_is_readable(pool, oslo):
 
 
 @thin
-def test_a_thin_volume_from_an_image_takes_what_the_image_holds(pool, oslo):
+def test_a_thin_volume_from_an_image_takes_what_the_image_holds(pool):
     path = settled(pool, call, name="disk", size_gib=2, **image(pool.host))["path"]
     assert 2.2 < percent(pool, path) < 2.6, "48 of 2048 MiB"
     assert is_zero(pool.host, path, 1, 2)
@@ -69,7 +69,7 @@ def percent(pool, path):
 
 
 @thin
-def test_what_a_killed_run_wrote_of_another_image_is_gone(pool, oslo):
+def test_what_a_killed_run_wrote_of_another_image_is_gone(pool):
     host = pool.host
     wish = {"name": "disk", "size_gib": 1, **image(host, "x", 64)}
     told = inside(host, KILLER + f"print(json.dumps(attempt(1, {wish!r})))\n")
@@ -80,8 +80,8 @@ def test_what_a_killed_run_wrote_of_another_image_is_gone(pool, oslo):
     assert letters(host, path, 0, 1024) == "i" and 1.4 < percent(pool, path) < 1.8, "16 of 1024 MiB"
 
 
-def test_from_one_allocation_to_the_other(lab):
-    pool = LvmPool(lab.storage)
+def test_from_one_allocation_to_the_other(modules):
+    pool = LvmPool(modules)
     try:
         for kind, other in (("thin", "thick"), ("thick", "thin")):
             made = good(call(pool, name="db", size_gib=1, allocation=kind))
@@ -306,6 +306,7 @@ def test_after_a_reboot_clones_are_there_and_snapshots_out_of_sight(pool, db):
     good(snapshot(pool))
     new = good(call(pool, name="new", source={"volume": "db", "snapshot": "monday"}))["path"]
     good(call(pool, name="db", revert_to="monday"))
+    pool.modules.stop()
     host.reboot()
     assert letters(host, new, 0, 10) == letters(host, db["path"], 0, 10) == "a"
     assert "_snapshot" not in host.run("ls /dev/volumes")

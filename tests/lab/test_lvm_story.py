@@ -11,8 +11,8 @@ from tests.rig.lab.volume_group import image
 from tests.rig.pools import call, good, snapshot, volumes
 
 
-def test_a_short_story(pool, db, oslo):
-    """Kept, cloned, reverted, twice; from an image; and all of it gone. tests of this file that are marked long tell every part of it with its check."""
+def test_a_short_story(pool, db):
+    """test_lvm_snapshots.py tells every part of it at length."""
     host = pool.host
     good(snapshot(pool))
     pattern(host, db["path"], "b")

@@ -28,7 +28,7 @@ class Host:
         self.addresses = [address for address in machine.role.addresses if ":" not in address]
         self.addresses6 = [address for address in machine.role.addresses if ":" in address]
         self.address = self.addresses[0]
-        self._ssh = ["ssh", "-F", str(ssh_config)]
+        self.ssh_words = ["ssh", "-F", str(ssh_config)]
 
     # ---- what it runs
 
@@ -49,7 +49,7 @@ class Host:
         """Exit status (255: no connection), stdout and stderr of one remote command."""
         data = input.encode() if isinstance(input, str) else input
         try:
-            done = subprocess.run([*self._ssh, self.name, command], input=data or b"", capture_output=True, timeout=timeout, check=False)
+            done = subprocess.run([*self.ssh_words, self.name, command], input=data or b"", capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired as late:
             return 255, (late.stdout or b"").decode(errors="replace"), f"no answer from {self.name} within {timeout:g} s"
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
@@ -76,7 +76,7 @@ class Host:
         """Lets it reach what answers at this address, of 127.0.0.0/8, on the machine that the lab runs on, as if that were its own."""
         doors = [word for port in ports for word in ("-R", f"{address}:{port}:{address}:{port}")]
         alone = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"]
-        command = [*self._ssh, *alone, *doors, self.name, "echo lent; exec tail -f /dev/null"]
+        command = [*self.ssh_words, *alone, *doors, self.name, "echo lent; exec tail -f /dev/null"]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             said = process.stdout.readline()
@@ -119,7 +119,7 @@ class Host:
 
     def hang_up(self) -> None:
         """Ends the connection that commands share; the next command makes a new one."""
-        subprocess.run([*self._ssh, "-O", "exit", self.name], capture_output=True, check=False)
+        subprocess.run([*self.ssh_words, "-O", "exit", self.name], capture_output=True, check=False)
         time.sleep(0.2)
 
     def freeze(self) -> None:
