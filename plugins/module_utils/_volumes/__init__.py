@@ -54,6 +54,26 @@ class Clone:
         return self.volume.name if self.volume else self.path
 
 
+class Readable:
+    """The data of a volume, or of a snapshot, open for reading."""
+
+    size_bytes: int
+
+    def extents(self) -> t.Iterator[t.Tuple[int, int]]:
+        """Where there may be data, as (start, end) in bytes and in order; all else is zeros. Raises Failed."""
+        raise NotImplementedError
+
+    def read(self, start: int, size: int) -> bytes:
+        """So many bytes from there on, which must be within `size_bytes`. Raises Failed."""
+        raise NotImplementedError
+
+    def pieces(self, most: int) -> t.Iterator[t.Tuple[int, bytes]]:
+        """All data in order, as (where, bytes), at most so many bytes at a time. Raises Failed."""
+        for start, end in self.extents():
+            for at in range(start, end, most):
+                yield at, self.read(at, min(most, end - at))
+
+
 class VolumeBackend:
     """The verbs a driver must have. Every verb may be repeated after a crash without harm."""
 
@@ -161,6 +181,10 @@ class VolumeBackend:
 
     def fill(self, volume: Volume, image: Inspected) -> None:
         """Makes the data of a volume that is being made what a guest would see of an image; beyond its end there are zeros."""
+        raise NotImplementedError
+
+    def reading(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.ContextManager[Readable]:
+        """Opens the data of a volume, or of a snapshot of it, for reading; the caller keeps writers away, and pauses the lock. Raises Failed."""
         raise NotImplementedError
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:

@@ -16,7 +16,7 @@ import contextlib
 import typing as t
 
 from .._errors import Failed, Refused
-from . import Clone
+from . import Clone, Readable
 from ._rbd_cluster import Cluster
 from ._rbd_image import Image
 
@@ -75,6 +75,14 @@ class Lineage(Cluster):
             check()
             opened.rollback_to_snap(name)
             return opened.size()
+
+    @contextlib.contextmanager
+    def reading(self, image: Image, snapshot: t.Optional[str]) -> t.Iterator[Readable]:
+        """Has an image, or a snapshot of it, open for reading."""
+        with self._open_image("read", image, read_only=True) as opened:
+            if snapshot is not None:
+                opened.set_snap(snapshot)
+            yield _OpenImage(opened, lambda: self.asked(f"read image {image.name}"))
 
     # ---- clones
 
@@ -162,6 +170,23 @@ class Lineage(Cluster):
             rbd.RBD().trash_remove(self.io, image.key)
             return True
         return False
+
+
+class _OpenImage(Readable):
+    def __init__(self, opened: t.Any, asked: t.Callable[[], t.ContextManager[None]]) -> None:
+        self.opened, self.asked = opened, asked
+        self.size_bytes = opened.size()
+
+    def extents(self) -> t.Iterator[t.Tuple[int, int]]:
+        """As the objects themselves tell: the map of objects, which would be faster, may be old while somebody writes."""
+        found: t.List[t.Tuple[int, int]] = []
+        with self.asked():
+            self.opened.diff_iterate(0, self.size_bytes, None, lambda start, size, exists: found.append((start, start + size)) if exists else None)
+        return iter(found)
+
+    def read(self, start: int, size: int) -> bytes:
+        with self.asked():
+            return self.opened.read(start, size)
 
 
 def _parent(opened: t.Any) -> t.Optional[t.Tuple[str, str]]:

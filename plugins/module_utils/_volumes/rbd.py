@@ -34,7 +34,7 @@ from .._model.disk import check_uuid
 from .._model.image import Inspected
 from .._model.pool import Pool
 from .._model.volume import Attachment, Snapshot, Volume
-from . import Clone, VolumeBackend, overtaken
+from . import Clone, Readable, VolumeBackend, overtaken
 from . import _rbd_pool as figures
 from ._rbd_image import Image, cloning_name, has_record, image_name, is_ours, record_text, snapshot_id, snapshot_name, volume_of, volumes_in
 from ._rbd_lineage import Lineage
@@ -385,6 +385,9 @@ class RbdBackend(VolumeBackend):
         if image is None:
             raise overtaken(volume)
         return image
+
+    def reading(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.ContextManager[Readable]:
+        return self.cluster.reading(self._known(volume), snapshot and snapshot_name(snapshot.id))
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
         image = self._known(volume)
