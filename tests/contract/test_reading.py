@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.stackless.block.plugins.module_utils._errors import Failed
 from ansible_collections.stackless.block.plugins.module_utils._volumes import open_backend
 
-from tests.rig.pools import call, good, snapshot
+from tests.rig.pools import call, content, good, snapshot
 
 GIB, MIB = 1 << 30, 1 << 20
 PLACES = {0: MIB, 5 * MIB + 4096: 8 * MIB, 700 * MIB: 4096, GIB - 4096: 4096}  # where, how many bytes
@@ -34,15 +34,6 @@ def written(pool):
 def opened(pool):
     backend = open_backend({"max_clone_depth": 5, **pool.backend})
     return backend, backend.observe()["db"]
-
-
-def content(readable):
-    """What is not zero, by the numbers of the blocks of 4 KiB."""
-    blocks = {}
-    for at, piece in readable.pieces(3 * MIB):
-        assert 0 < len(piece) <= 3 * MIB and at % 4096 == 0
-        blocks.update({(at + n) // 4096: piece[n : n + 4096] for n in range(0, len(piece), 4096)})
-    return {number: block for number, block in blocks.items() if block.strip(b"\0")}
 
 
 def blocks(written):

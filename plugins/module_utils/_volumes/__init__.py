@@ -82,6 +82,7 @@ class VolumeBackend:
     allocation = ""  # how a volume takes its space when its wish does not say it
     allocations: t.Tuple[str, ...] = ()  # all ways that this pool has
     takes_images = False  # `fill` is there
+    takes_backups = False  # `reading` and `write` are there
     takes_snapshots = False  # the verbs on snapshots and clones are there
     record_in_data = False  # the record is a part of the data: both are made, and go, with one swap
     warnings: t.Tuple[str, ...] = ()  # what the last look found wrong with records
@@ -185,6 +186,10 @@ class VolumeBackend:
 
     def reading(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.ContextManager[Readable]:
         """Opens the data of a volume, or of a snapshot of it, for reading; the caller keeps writers away, and pauses the lock. Raises Failed."""
+        raise NotImplementedError
+
+    def write(self, volume: Volume, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
+        """Makes the data of a volume that is being restored these pieces, which come in order as (where, bytes); all else becomes zeros."""
         raise NotImplementedError
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:

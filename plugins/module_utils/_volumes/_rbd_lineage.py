@@ -26,6 +26,9 @@ except ImportError:
     rbd = None
 
 
+_DISCARD = 1 << 30  # bytes of one call
+
+
 class Lineage(Cluster):
     """One pool, or one namespace of it, with what its images come from."""
 
@@ -69,12 +72,28 @@ class Lineage(Cluster):
 
         Who opens the image meanwhile can't write to it where it has the exclusive lock.
         """
-        with self._open_image(f"revert to snapshot {name}", image) as opened:
+        with self._alone(f"revert to snapshot {name}", image, check) as opened:
+            opened.rollback_to_snap(name)
+            return opened.size()
+
+    def write(self, image: Image, pieces: t.Iterator[t.Tuple[int, bytes]], check: t.Callable[[], None]) -> None:
+        """Makes an image these pieces (where, bytes), and zeros elsewhere, if `check` finds nothing against it; as `revert`."""
+        with self._alone("write to", image, check) as opened:
+            size = opened.size()
+            for start in range(0, size, _DISCARD):
+                opened.discard(start, min(_DISCARD, size - start))
+            for start, piece in pieces:
+                opened.write(piece, start)
+            opened.flush()
+
+    @contextlib.contextmanager
+    def _alone(self, what: str, image: Image, check: t.Callable[[], None]) -> t.Iterator[t.Any]:
+        """Has an image open that nobody else may write to: locked, where it has the exclusive lock, and looked at after that."""
+        with self._open_image(what, image) as opened:
             if opened.features() & rbd.RBD_FEATURE_EXCLUSIVE_LOCK:
                 opened.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
             check()
-            opened.rollback_to_snap(name)
-            return opened.size()
+            yield opened
 
     @contextlib.contextmanager
     def reading(self, image: Image, snapshot: t.Optional[str]) -> t.Iterator[Readable]:

@@ -85,6 +85,17 @@ def unshared(handle: int) -> t.Iterator[t.Tuple[int, int]]:
             return
 
 
+def write(path: str, size: int, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
+    """Makes `path`, which is there and empty, a file of so many bytes with these pieces (where, bytes), and holes elsewhere. Raises OSError."""
+    with open(path, "r+b", buffering=0) as handle:
+        for start, piece in pieces:
+            view, end = memoryview(piece), start + len(piece)
+            while start < end:
+                start += os.pwrite(handle.fileno(), view[start - end :], start)
+        handle.truncate(size)
+        os.fsync(handle.fileno())
+
+
 def copy(source: str, path: str) -> None:
     """Makes `path`, 0600, what `source` is, holes included; file systems that can share blocks do. Raises OSError."""
     origin = os.open(source, os.O_RDONLY)

@@ -25,7 +25,7 @@ from .._model.image import Inspected
 from .._model.pool import Pool
 from .._model.volume import Snapshot, Volume, record_of, volume_from
 from . import Readable, VolumeBackend, overtaken
-from ._sparse import SparseFile, copy, unshared
+from ._sparse import SparseFile, copy, unshared, write
 
 _CHUNK = 4 << 20
 
@@ -33,7 +33,7 @@ _CHUNK = 4 << 20
 class FileBackend(VolumeBackend):
     """A pool that is a directory. `path` must exist: a missing mount must not be filled by mistake."""
 
-    takes_images = takes_snapshots = True
+    takes_images = takes_snapshots = takes_backups = True
     allocations = ("sparse", "full")
 
     def __init__(self, path: t.Optional[str], allocation: t.Optional[str] = None) -> None:
@@ -175,6 +175,9 @@ class FileBackend(VolumeBackend):
             yield SparseFile(handle, path)
         finally:
             os.close(handle)
+
+    def write(self, volume: Volume, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
+        self._put(volume, self.locate(volume.id), lambda part: write(part, volume.size_bytes, pieces))
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
         self._put(volume, self._kept(snapshot.id), lambda part: copy(self.locate(volume.id), part))
