@@ -9,7 +9,6 @@ tests/contract/test_backups.py has the real store, and volumes that snapshots ar
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import shutil
@@ -43,7 +42,8 @@ def volume(name="db", id=ID, **changes) -> Volume:
 
 
 def backup(name="monday", at=NOW, volume_id=ID, **changes) -> Backup:
-    return Backup(**{"name": name, "volume": "db", "volume_id": volume_id, "size_bytes": GIB, "created_at": at, "id": f"{name}-1", "copies": (f"{name}-1",), **changes})
+    given = {"name": name, "volume": "db", "volume_id": volume_id, "size_bytes": GIB, "created_at": at, "id": f"{name}-1", "copies": (f"{name}-1",)}
+    return Backup(**{**given, **changes})
 
 
 class FakeStore(BackupStore):
@@ -276,8 +276,10 @@ def test_records_hold_all(made):
     assert backup_from(backup_record(whole)) == whole
     tags = dict(tag.partition("=")[::2] for tag in restic._tags(whole))
     assert not [tag for tag in restic._tags(whole) if "," in tag] and tags["backup"] == "monday" and "ssd" in tags["record"]
-    listed = [{"id": "2", "time": "2026-01-31T23:00:00.5Z", "tags": restic._tags(whole)}, {"id": "1", "time": "2026-01-31T22:00:00Z", "tags": restic._tags(whole)}]
-    found = restic._joined([one["backup"] for one in restic._listed(restic.json.dumps([*listed, {"id": "x", "time": "", "tags": ["else"]}, {"id": "y", "time": ""}]))])
+    times = {"2": "2026-01-31T23:00:00.5Z", "1": "2026-01-31T22:00:00Z"}
+    listed = [{"id": key, "time": time, "tags": restic._tags(whole)} for key, time in times.items()]
+    others = [{"id": "x", "time": "", "tags": ["else"]}, {"id": "y", "time": ""}]
+    found = restic._joined([one["backup"] for one in restic._listed(restic.json.dumps([*listed, *others]))])
     assert list(found) == [Key(ID, "monday")] and found[whole.key] == dataclasses.replace(whole, created_at="2026-01-31T22:00:00Z")
     assert (found[whole.key].id, found[whole.key].copies) == ("1", ("1", "2"))
     broken = {"id": "3", "time": "2026-01-31T22:00:00Z", "tags": ["volume_id=x", "record=%7B"]}
@@ -286,7 +288,9 @@ def test_records_hold_all(made):
     assert volume_from(record_of(marked)) == marked
 
 
-@pytest.mark.parametrize("location", ["srv/backups", "", "s3:host", "s3:https://me:secret@host/bucket", "s3:https://host:x/b/p", "rest:https://host/x", "sftp:host:/x"])
+@pytest.mark.parametrize(
+    "location", ["srv/backups", "", "s3:host", "s3:https://me:secret@host/bucket", "s3:https://host:x/b/p", "rest:https://host/x", "sftp:host:/x"]
+)
 def test_places_that_are_none(location):
     with pytest.raises(Invalid, match="repository.location is"):
         open_store({"location": location, "password": "x"})
@@ -340,10 +344,8 @@ def test_what_goes_out_comes_back_without_its_zeros():
 def test_what_can_not_be_read_is_not_kept(made):
     places = made("plain")
 
-    @contextlib.contextmanager
     def broken(*_what):
         raise Failed("the disk is broken")
-        yield
 
     places.volumes.reading = broken
     plan = plan_backup(WISHES["present"], observe(places), places)

@@ -86,7 +86,8 @@ class Restic(BackupStore):
             f"there is no repository at {self.where}; mount what belongs there, correct repository.location, or have it made with repository.create=true"
         )  # fmt: skip
         found = _listed(text) if self._there else []
-        self.warnings = tuple(f"snapshot {one['id'][:8]} at {self.where} has the tags of a backup, and they can't be understood" for one in found if not one["backup"])
+        strange = [one["id"][:8] for one in found if not one["backup"]]
+        self.warnings = tuple(f"snapshot {key} at {self.where} has the tags of a backup, and they can't be understood" for key in strange)
         self.known = _joined([one["backup"] for one in found if one["backup"]])
         return self.known
 
@@ -122,7 +123,8 @@ class Restic(BackupStore):
         text = self._locking(f"keep {backup}", lambda: self._fed(self._words(words), data))
         kept = next((one for one in _lines(text) if one.get("message_type") == "summary"), {})
         if kept.get("total_bytes_processed") != data.size_bytes:
-            raise Failed(f"restic kept {kept.get('total_bytes_processed')} bytes of {data.size_bytes} of {backup} at {self.where}; delete it and take another one")
+            had = f"{kept.get('total_bytes_processed')} bytes of {data.size_bytes}"
+            raise Failed(f"restic kept {had} of {backup} at {self.where}; delete it and take another one")
         self.known[backup.key] = dataclasses.replace(backup, id=kept["snapshot_id"], copies=(kept["snapshot_id"],))
         return self.known[backup.key]
 
