@@ -143,6 +143,7 @@ def test_a_backup_from_first_to_last(pool, backup, repository):
     assert gone["status"] == "deleted" and listed(repository)["backups"] == [] and snapshots_in(repository) == []
 
 
+@RBD
 def test_a_volume_is_made_what_it_was(pool, db, backup):
     good(backup(pool))
     pool.write(db["path"], b"b" * MANY, 100 * MIB)
@@ -209,7 +210,7 @@ def test_a_check_builds_upon_the_checks_before_it(pool, db, backup):
 def test_what_stays_is_what_restic_would_keep(pool, db, repository, tmp_path):
     restic(repository, "init")
     (tmp_path / "f").write_text("f")  # too many of whole volumes would take long
-    times = [f"20{year}-{month:02}-{day:02} {hour:02}:30:00" for year in (25, 26) for month, day in ((1, 1), (1, 4), (1, 5), (12, 31)) for hour in (0, 23)]
+    times = [f"20{year}-{month:02}-{day:02} {hour:02}:30:00" for year in (25, 26) for month, day in ((1, 4), (1, 5), (12, 31)) for hour in (0, 23)]
     for time_ in times:
         restic(repository, "backup", "--time", time_, str(tmp_path / "f"), "--host", "h")
     backups = [Backup(str(number), "db", "i", 1, time_.replace(" ", "T") + "Z") for number, time_ in enumerate(times)]
@@ -219,7 +220,7 @@ def test_what_stays_is_what_restic_would_keep(pool, db, repository, tmp_path):
         assert [one.created_at for one in kept(backups, Keep(**rules))] == [f"{one['time'][:19]}Z" for one in said["keep"]], rules
 
 
-@BOTH
+@FILE
 def test_refusals_and_what_can_go_wrong(pool, db, backup, repository):
     assert f"there is no repository at {repository['location']}" in refusal(foretold(pool, backup, repo={"create": False}))
     assert "there is no backup monday of volume db" in refusal(foretold(pool, backup, state="restored"))
@@ -237,9 +238,13 @@ def test_refusals_and_what_can_go_wrong(pool, db, backup, repository):
         ({"state": "pruned", "keep": {"last": 0}}, "give how many stay"),
     ):
         assert words in refusal(backup(pool, **options)), options
-    if "access_key" in repository:
-        assert "signature" in refusal(backup(pool, name="new", repo={"secret_key": "wrong"}))
     assert [one["name"] for one in listed(repository)["backups"]] == ["monday"] and volumes(pool)["db"]["status"] == "available"
+
+
+@pytest.mark.parametrize("pool,repository", [("file", "s3")], indirect=True)
+def test_what_s3_refuses(pool, db, backup, repository):
+    assert "there is no repository at s3:http://" in refusal(backup(pool, repo={"create": False}))
+    assert "signature" in refusal(backup(pool, repo={"secret_key": "wrong"})) and volumes(pool)["db"]["status"] == "available"
 
 
 @FILE
@@ -350,6 +355,7 @@ def nothing_beside(pool, db):
         return not list(image.list_snaps())
 
 
+@RBD
 def test_killed_and_given_up(pool, db, backup, repository):
     with stopped("_send_zeros", pool, repository):
         pass
