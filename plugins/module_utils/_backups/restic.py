@@ -43,7 +43,7 @@ _HOURS = 24 * 3600.0  # a bound, not a guess
 _WORDS = 600  # how many characters of what restic says are told
 _STUCK = 3600.0  # seconds in which restic takes or gives nothing at all
 _PLAIN = ("volume", "name", "volume_id", "size_bytes")  # of a record, what a person looks for; the tag of the name is `backup`
-_ABSENT = re.compile(r"no such file or directory|The specified (bucket|key) does not exist|repository does not exist")
+_ABSENT = re.compile(r"unable to open config file: .*(no such file or directory|The specified (bucket|key) does not exist)|repository does not exist")
 _LOCATION = re.compile(r"/.*|s3:(https?://)?(\[[0-9A-Fa-f:]+\]|[^@/:\[]+)(:\d+)?/[^@]+")
 # what could lead restic elsewhere: set by us, or not at all
 _OTHERS = ("RESTIC_REPOSITORY_FILE", "RESTIC_PASSWORD_COMMAND", "RESTIC_KEY_HINT", "RESTIC_CACHE_DIR", "AWS_PROFILE", "AWS_SESSION_TOKEN")
