@@ -13,17 +13,15 @@ format and never guesses it (CVE-2026-24708).
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import shutil
-import signal
 import stat
 import struct
 import typing as t
 
 from ._errors import Failed, NotFound, Refused, Unavailable
-from ._hosts.command import run
+from ._hosts.command import die_together, run
 from ._model.image import SECTOR, Inspected, ImageWish
 
 try:
@@ -123,11 +121,6 @@ class ImageFile(Inspected):
         command = ["qemu-img", "convert", "-t", "writeback", "-f", _QEMU.get(claimed, claimed), *target[:-1], self._path, target[-1]]
         if shutil.which("qemu-img") is None:
             raise Unavailable("qemu-img is not installed on this host; install the package qemu-utils")
-        said = run(command, _HOURS, before=_die_together, pass_fds=(self._handle, *kept), env=environment)
+        said = run(command, _HOURS, before=die_together, pass_fds=(self._handle, *kept), env=environment)
         if said.status:
             raise Failed(f"{self.wish} can't be written: qemu-img says: {' '.join(said.text.split())}; mend that and run again")
-
-
-def _die_together() -> None:
-    """Has the kernel end this process with the one that started it: nobody must be left who writes (prctl(2), PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -101,7 +101,7 @@ def _nothing_to_take_back(want: AttachmentWish, volume: t.Optional[Volume], back
 def _after(want: AttachmentWish, volume: Volume) -> Volume:
     have = volume.attachment(want.instance)
     if want.action == "reserve":
-        given = dataclasses.replace(volume, reverted_to=None) if have is None else volume  # it may be written to from now on
+        given = dataclasses.replace(volume, reverted_to=None, restored_from=None) if have is None else volume  # it may be written to from now on
         return given.with_attachment(_reserved(want, volume, have))
     if have is None:
         raise Conflict(f"volume {volume.name} is not reserved for {want.instance}; reserve it first")
@@ -154,9 +154,10 @@ def _carried(want: AttachmentWish, volume: Volume, have: Attachment) -> Attachme
 
 
 def _check_free(want: AttachmentWish, volume: Volume) -> None:
-    if volume.status in _RESERVABLE:
+    status = volume.backed_up().status if volume.backup else volume.status  # its backup is read from a snapshot
+    if status in _RESERVABLE:
         return
-    if volume.multiattach and volume.status in _SHAREABLE:
+    if volume.multiattach and status in _SHAREABLE:
         leaving = [a for a in volume.attachments if a.status in ("detaching", "detached")]
         if not leaving:
             return

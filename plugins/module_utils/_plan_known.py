@@ -16,7 +16,7 @@ from ._reconcile import Step, World
 from ._volumes import VolumeBackend
 
 # Somebody is at the volume itself, or was killed there: its record must not be moved under them.
-BUSY = ("creating", "extending", "reverting", "deleting")
+BUSY = ("creating", "extending", "reverting", "restoring-backup", "deleting")
 
 
 def volume_named(name: str, world: World) -> t.Optional[Volume]:
@@ -76,12 +76,18 @@ def check_still(volume: Volume, backend: VolumeBackend, what: str, forced: bool,
 
 def check_not_copied(volume: Volume, world: World, backend: VolumeBackend, what: str, snapshot: t.Optional[Snapshot] = None, whole: bool = False) -> None:
     """Refuses what would disturb a copy of a volume, of one snapshot, or with `whole` of any; it may be a killed run's, half made."""
-    taking = [f"snapshot {one.name}" for one in volume.snapshots if one.status == "creating" and not (snapshot or backend.instant(volume))]
+    taking = [] if snapshot or backend.instant(volume) else [*_being_taken(volume)]
     of = [one for one in filter(None, world.values()) if one.status == "creating" and one.source_volid == volume.id]
     copied = [one for one in of if not backend.instant(volume, one.allocation)]
     made = [f"volume {one.name}" for one in copied if whole or one.snapshot_id == (snapshot and snapshot.id)]
     if taking or made:
         raise Conflict(f"{what} while it is copied to {(taking + made)[0]}; let the run that is at it end, or run it again if it was killed")
+
+
+def _being_taken(volume: Volume) -> t.Iterator[str]:
+    yield from (f"snapshot {one.name}" for one in volume.snapshots if one.status == "creating")
+    if volume.backup:
+        yield f"backup {volume.backup.name}"
 
 
 def check_not_taken(volume: Volume, what: str) -> None:
@@ -106,4 +112,7 @@ def gib(volume: Volume) -> str:
 
 
 def who(volume: Volume) -> str:
+    if volume.backup:
+        give_up = "give it up with state=absent of cinder_backup"
+        return f"backup {volume.backup.name} of it is being taken; let the run that is at it end, run it again if it was killed, or {give_up}"
     return f"it is held by {volume.holders()}; detach it first" if volume.attachments else "wait for the run that is at it, or set it right by hand"

@@ -22,7 +22,12 @@ from ._volumes import Clone, VolumeBackend
 
 # From which statuses there is a way: an earlier run may have been stopped in those between two.
 _GROWABLE = ("available", "in-use", "extending")
-_DELETABLE = ("available", "deleting", "creating", "reverting", "error", "error_deleting", "error_extending")
+_DELETABLE = ("available", "deleting", "creating", "reverting", "restoring-backup", "error", "error_deleting", "error_extending")
+# What other wishes have begun, and only they can finish.
+_OTHERS_DO = {
+    "deleting": "deleted by an earlier run; finish that with state=absent, then make it anew",
+    "restoring-backup": "restored from a backup by an earlier run; finish that with cinder_backup, or delete it with state=absent",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,8 +203,8 @@ def _filling(source: Source, creating: Volume, world: World, backend: VolumeBack
 
 
 def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend) -> Plan:
-    if have.status == "deleting":
-        raise Conflict(f"volume {have.name} is half deleted by an earlier run; finish that with state=absent, then make it anew")
+    if have.status in _OTHERS_DO:
+        raise Conflict(f"volume {have.name} is half {_OTHERS_DO[have.status]}")
     if want.source is not None:
         _check_source(want.source, have, world)
     changes = _changes(want, have)
@@ -257,8 +262,8 @@ def _reversion(want: VolumeWish, have: Volume, after: Volume, backend: VolumeBac
         raise Conflict(f"volume {have.name} is half reverted by an earlier run; finish that with revert_to")
     _check_revertible(have, after, backend)
     snapshot = known_snapshot(have, want.revert_to)
-    after = dataclasses.replace(after, status="available", reverted_to=snapshot.id)
-    reverting = dataclasses.replace(have, status="reverting", reverted_to=None)
+    after = dataclasses.replace(after, status="available", reverted_to=snapshot.id, restored_from=None)
+    reverting = dataclasses.replace(have, status="reverting", reverted_to=None, restored_from=None)
     steps = [] if have == reverting else [Step(f"mark volume {have.name} reverting", backend.swap, (have, reverting))]
     steps.append(Step(f"revert volume {have.name} to snapshot {snapshot.name}", backend.revert, (reverting, snapshot)))
     if snapshot.size_bytes < have.size_bytes or have.allocation == "full":

@@ -31,6 +31,14 @@ BEFORE = {
         {"stackless.block.cinder_volume": {"backend": "{{ backend }}", "volumes": VOLUMES}},
         {"stackless.block.cinder_attachment": {"backend": "{{ backend }}", "volume": "db-log", "instance": "web-1", "host": "c", "action": "reserve"}},
     ],
+    "cinder_backup": [
+        {"stackless.block.cinder_volume": {"backend": "{{ backend }}", "volumes": VOLUMES}},
+        {"stackless.block.cinder_volume": {"backend": {"driver": "rbd", "pool": "volumes"}, "volumes": VOLUMES}},
+    ],
+    "cinder_backup_info": [
+        {"stackless.block.cinder_volume": {"backend": "{{ backend }}", "volumes": VOLUMES}},
+        {"stackless.block.cinder_backup": {"backend": "{{ backend }}", "repository": "{{ repository }}", "volume": "db-data", "name": "first"}},
+    ],
     "cinder_snapshot": [{"stackless.block.cinder_volume": {"backend": {"driver": "rbd", "pool": "volumes"}, "volumes": VOLUMES}}],
 }
 # The inspector of images, which older distributions don't package, is in the Python of the tests.
@@ -64,7 +72,7 @@ def volumes(walk, module):
 def placed(walk, ceph, path, task):
     """The task with this machine's addresses and paths."""
     ip, port = walk.tgtd.portals[0]
-    text = json.dumps(task).replace("/srv/volumes", path).replace("/srv/images", str(walk.directory))
+    text = json.dumps(task).replace("/srv/volumes", path).replace("/srv/backups", f"{path}-backups").replace("/srv/images", str(walk.directory))
     text = text.replace('"driver": "rbd", ', f'"driver": "rbd", "conf": "{ceph.conf}", ')
     return json.loads(text.replace('{"ip": "192.0.2.10"}', json.dumps({"ip": ip, "port": port})).replace("192.0.2.10", ip))
 
@@ -83,6 +91,8 @@ def test_the_examples_run(walk, ceph, module):
             "chap_password": "not-a-secret-1",
             "cephx_key": ceph.key("client.cinder"),
             "backend": {"driver": "file", "path": folder},
+            "backup_password": "not-a-secret-2",
+            "repository": {"location": f"{folder}-backups", "password": "not-a-secret-2", "create": True},
             **PYTHON.get(module, {}),
         },
         "module_defaults": {

@@ -71,6 +71,18 @@ def settled(pool: Any, act: Any, **options: Any) -> dict[str, Any]:
     return answer
 
 
+def content(readable: Any) -> dict[int, bytes]:
+    """What of some data is not zeros, by the numbers of its blocks of 4 KiB."""
+    found: dict[int, bytearray] = {}
+    for at, piece in readable.pieces(3 << 20):
+        assert 0 < len(piece) <= 3 << 20
+        for number in range(at // 4096, (at + len(piece) - 1) // 4096 + 1):
+            begin, start = number * 4096, max(at, number * 4096)
+            part = piece[start - at : begin + 4096 - at]
+            found.setdefault(number, bytearray(4096))[start - begin : start - begin + len(part)] = part
+    return {number: bytes(block) for number, block in found.items() if block.strip(b"\0")}
+
+
 class DirectoryPool:
     """A directory for the driver file. `allocation` is how its volumes take their space, `other` a way it does not have."""
 

@@ -24,7 +24,7 @@ ENGINE_ONLY = {"check_mode", "fail_json", "exit_json", "sleep", "flock", "lockf"
 NOT_PURE = {"fcntl", "io", "multiprocessing", "os", "pathlib", "random", "secrets", "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time"}
 FORKS = (ast.If, ast.IfExp, ast.For, ast.While, ast.ExceptHandler)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-INTERFACES = {"_volumes", "_targets", "_hosts"}
+INTERFACES = {"_backups", "_volumes", "_targets", "_hosts"}
 DOCS = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
 
 Rule = Callable[[ast.Module], "list[str]"]

@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import subprocess
 import time
 import typing as t
@@ -35,10 +37,10 @@ def run(
 
     Raises Unavailable when it is not there, Failed when it does not end.
     """
-    environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin", **more.pop("env", {})}
+    env = environment(more.pop("env", {}))
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        with subprocess.Popen(list(words), env=environment, preexec_fn=before, **streams, **more) as process:
+        with subprocess.Popen(list(words), env=env, preexec_fn=before, **streams, **more) as process:
             text = _ended(process, timeout, meanwhile).decode("utf-8", "replace")
         return Said(process.returncode, text)
     except FileNotFoundError as error:
@@ -47,6 +49,16 @@ def run(
         raise Failed(f"{words[0]} has not ended after {timeout:g} s") from error
     except subprocess.SubprocessError as error:
         raise Unavailable(f"{words[0]} can't be run with a view of its own of the file system; run the task as root, outside of containers") from error
+
+
+def environment(own: t.Mapping[str, str]) -> t.Dict[str, str]:
+    """The environment of a tool: ours, with what it is given of its own."""
+    return {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin", **own}
+
+
+def die_together() -> None:
+    """Has the kernel end this process with the one that started it: nobody must be left who writes (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _ended(process: subprocess.Popen[bytes], timeout: float, meanwhile: t.Optional[t.Callable[[], None]]) -> bytes:

@@ -73,7 +73,9 @@ class Volume:
     `size_bytes` is what the record promises, `data_bytes` what a look at the data found (None: no data). `active` is
     False where the data must be activated before anyone can open it. `flaw` says what is wrong with a record that can
     be read only in part; such a volume is shown, and nothing is done with it. `source_volid` and `snapshot_id`, or
-    `source_image`, say from what the volume was made. `reverted_to` is the snapshot whose data it holds, until it is given to anybody.
+    `source_image`, or `source_backup`, say from what the volume was made. `reverted_to` is the snapshot, and `restored_from` the
+    backup, whose data it holds, until it is given to anybody. `backup` is the backup that is being taken of it: named as that, with
+    the id of the snapshot that it is read from, where the storage takes one at an instant.
     """
 
     name: str
@@ -90,7 +92,10 @@ class Volume:
     source_volid: t.Optional[str] = None
     snapshot_id: t.Optional[str] = None
     source_image: t.Optional[str] = None
+    source_backup: t.Optional[str] = None
     reverted_to: t.Optional[str] = None
+    restored_from: t.Optional[str] = None
+    backup: t.Optional[Snapshot] = None
     path: t.Optional[str] = None
     data_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
     active: bool = dataclasses.field(default=True, compare=False, metadata={"hidden": True})
@@ -114,7 +119,11 @@ class Volume:
         return self._resting(self.attachments)
 
     def _resting(self, attachments: t.Tuple[Attachment, ...]) -> Volume:
-        return dataclasses.replace(self, attachments=attachments, status=status_of(attachments))
+        return dataclasses.replace(self, attachments=attachments, status="backing-up" if self.backup else status_of(attachments))
+
+    def backed_up(self) -> Volume:
+        """The volume when the backup that is being taken of it is done."""
+        return dataclasses.replace(self, backup=None).at_rest()
 
     def snapshot(self, name: str) -> t.Optional[Snapshot]:
         return next((s for s in self.snapshots if s.name == name), None)
@@ -173,6 +182,7 @@ def volume_from(data: t.Dict[str, t.Any]) -> Volume:
     fields["metadata"] = _pairs(data)
     fields["attachments"] = tuple(attachment_from(a) for a in data.get("attachments") or ())
     fields["snapshots"] = tuple(snapshot_from(s) for s in data.get("snapshots") or ())
+    fields["backup"] = snapshot_from(data["backup"]) if data.get("backup") else None
     return Volume(**fields)
 
 
@@ -195,7 +205,12 @@ def _pairs(data: t.Dict[str, t.Any]) -> t.Tuple[t.Tuple[str, str], ...]:
 
 def record_of(volume: Volume) -> t.Dict[str, t.Any]:
     """A volume as plain data, the inverse of `volume_from`."""
-    return {**_shown(volume), "attachments": [dataclasses.asdict(a) for a in volume.attachments], "snapshots": [_shown(s) for s in volume.snapshots]}
+    return {
+        **_shown(volume),
+        "attachments": [dataclasses.asdict(a) for a in volume.attachments],
+        "snapshots": [_shown(s) for s in volume.snapshots],
+        "backup": _shown(volume.backup) if volume.backup else None,
+    }
 
 
 def _shown(it: t.Any) -> t.Dict[str, t.Any]:

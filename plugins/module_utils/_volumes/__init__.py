@@ -54,6 +54,26 @@ class Clone:
         return self.volume.name if self.volume else self.path
 
 
+class Readable:
+    """The data of a volume, or of a snapshot, open for reading."""
+
+    size_bytes: int
+
+    def extents(self) -> t.Iterator[t.Tuple[int, int]]:
+        """Where there may be data, as (start, end) in bytes and in order; all else is zeros. Raises Failed."""
+        raise NotImplementedError
+
+    def read(self, start: int, size: int) -> bytes:
+        """So many bytes from there on, which must be within `size_bytes`. Raises Failed."""
+        raise NotImplementedError
+
+    def pieces(self, most: int) -> t.Iterator[t.Tuple[int, bytes]]:
+        """All data in order, as (where, bytes), at most so many bytes at a time. Raises Failed."""
+        for start, end in self.extents():
+            for at in range(start, end, most):
+                yield at, self.read(at, min(most, end - at))
+
+
 class VolumeBackend:
     """The verbs a driver must have. Every verb may be repeated after a crash without harm."""
 
@@ -61,6 +81,7 @@ class VolumeBackend:
     where = ""
     allocation = ""  # how a volume takes its space when its wish does not say it
     allocations: t.Tuple[str, ...] = ()  # all ways that this pool has
+    takes_backups = False  # `reading` and `write` are there
     record_in_data = False  # the record is a part of the data: both are made, and go, with one swap
     warnings: t.Tuple[str, ...] = ()  # what the last look found wrong with records
     pause: t.Callable[[], t.ContextManager[None]] = staticmethod(contextlib.nullcontext)  # gives the lock away for as long as it is entered
@@ -170,6 +191,14 @@ class VolumeBackend:
 
     def fill(self, volume: Volume, image: Inspected) -> None:
         """Makes the data of a volume that is being made what a guest would see of an image; beyond its end there are zeros."""
+        raise NotImplementedError
+
+    def reading(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.ContextManager[Readable]:
+        """Opens the data of a volume, or of a snapshot of it, for reading; the caller keeps writers away, and pauses the lock. Raises Failed."""
+        raise NotImplementedError
+
+    def write(self, volume: Volume, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
+        """Makes the data of a volume that is being restored these pieces, which come in order as (where, bytes); all else becomes zeros."""
         raise NotImplementedError
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:

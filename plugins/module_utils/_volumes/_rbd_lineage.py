@@ -16,7 +16,7 @@ import contextlib
 import typing as t
 
 from .._errors import Failed, Refused
-from . import Clone
+from . import Clone, Readable
 from ._rbd_cluster import Cluster
 from ._rbd_image import Image
 
@@ -24,6 +24,9 @@ try:
     import rbd
 except ImportError:
     rbd = None
+
+
+_DISCARD = 1 << 30  # bytes of one call
 
 
 class Lineage(Cluster):
@@ -69,12 +72,36 @@ class Lineage(Cluster):
 
         Who opens the image meanwhile can't write to it where it has the exclusive lock.
         """
-        with self._open_image(f"revert to snapshot {name}", image) as opened:
+        with self._alone(f"revert to snapshot {name}", image, check) as opened:
+            opened.rollback_to_snap(name)
+            return opened.size()
+
+    def write(self, image: Image, pieces: t.Iterator[t.Tuple[int, bytes]], check: t.Callable[[], None]) -> None:
+        """Makes an image these pieces (where, bytes), and zeros elsewhere, if `check` finds nothing against it; as `revert`."""
+        with self._alone("write to", image, check) as opened:
+            size = opened.size()
+            for start in range(0, size, _DISCARD):
+                opened.discard(start, min(_DISCARD, size - start))
+            for start, piece in pieces:
+                opened.write(piece, start)
+            opened.flush()
+
+    @contextlib.contextmanager
+    def _alone(self, what: str, image: Image, check: t.Callable[[], None]) -> t.Iterator[t.Any]:
+        """Has an image open that nobody else may write to: locked, where it has the exclusive lock, and looked at after that."""
+        with self._open_image(what, image) as opened:
             if opened.features() & rbd.RBD_FEATURE_EXCLUSIVE_LOCK:
                 opened.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
             check()
-            opened.rollback_to_snap(name)
-            return opened.size()
+            yield opened
+
+    @contextlib.contextmanager
+    def reading(self, image: Image, snapshot: t.Optional[str]) -> t.Iterator[Readable]:
+        """Has an image, or a snapshot of it, open for reading."""
+        with self._open_image("read", image, read_only=True) as opened:
+            if snapshot is not None:
+                opened.set_snap(snapshot)
+            yield _OpenImage(opened, lambda: self.asked(f"read image {image.name}"))
 
     # ---- clones
 
@@ -162,6 +189,23 @@ class Lineage(Cluster):
             rbd.RBD().trash_remove(self.io, image.key)
             return True
         return False
+
+
+class _OpenImage(Readable):
+    def __init__(self, opened: t.Any, asked: t.Callable[[], t.ContextManager[None]]) -> None:
+        self.opened, self.asked = opened, asked
+        self.size_bytes = opened.size()
+
+    def extents(self) -> t.Iterator[t.Tuple[int, int]]:
+        """As the objects themselves tell: the map of objects, which would be faster, may be old while somebody writes."""
+        found: t.List[t.Tuple[int, int]] = []
+        with self.asked():
+            self.opened.diff_iterate(0, self.size_bytes, None, lambda start, size, exists: found.append((start, start + size)) if exists else None)
+        return iter(found)
+
+    def read(self, start: int, size: int) -> bytes:
+        with self.asked():
+            return self.opened.read(start, size)
 
 
 def _parent(opened: t.Any) -> t.Optional[t.Tuple[str, str]]:

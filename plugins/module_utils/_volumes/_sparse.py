@@ -4,7 +4,7 @@
 
 # Note that this module util is **PRIVATE** to the collection: it can change at any time.
 
-"""Sparse files: where they hold data, and copies that stay sparse."""
+"""Sparse files: where they hold data, reading them, and copies that stay sparse."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import fcntl
 import os
 import struct
 import typing as t
+
+from .._errors import Failed
+from . import Readable
 
 _CHUNK = 64 << 20
 _PIECE = 4 << 20
@@ -36,6 +39,29 @@ def extents(handle: int) -> t.Iterator[t.Tuple[int, int]]:
         yield start, end
 
 
+class SparseFile(Readable):
+    """A file that is open."""
+
+    def __init__(self, handle: int, path: str) -> None:
+        self.handle, self.path = handle, path
+        self.size_bytes = os.fstat(handle).st_size
+
+    def extents(self) -> t.Iterator[t.Tuple[int, int]]:
+        try:
+            yield from extents(self.handle)
+        except OSError as error:
+            raise Failed(f"{self.path} can't be searched for data: {error.strerror}; see whether its file system is well") from error
+
+    def read(self, start: int, size: int) -> bytes:
+        try:
+            data = os.pread(self.handle, size, start)
+        except OSError as error:
+            raise Failed(f"{self.path} can't be read at byte {start}: {error.strerror}; see whether its file system is well") from error
+        if len(data) != size:
+            raise Failed(f"{self.path} was cut at byte {start + len(data)} while it was read; run again when nobody is at it")
+        return data
+
+
 def unshared(handle: int) -> t.Iterator[t.Tuple[int, int]]:
     """Where a file holds data that no other file shares, as (start, end): overwriting shared blocks would only take new ones.
 
@@ -57,6 +83,17 @@ def unshared(handle: int) -> t.Iterator[t.Tuple[int, int]]:
                 yield logical, min(start, size)
         if not count or flags & _LAST:
             return
+
+
+def write(path: str, size: int, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
+    """Makes `path`, which is there and empty, a file of so many bytes with these pieces (where, bytes), and holes elsewhere. Raises OSError."""
+    with open(path, "r+b", buffering=0) as handle:
+        for start, piece in pieces:
+            view, end = memoryview(piece), start + len(piece)
+            while start < end:
+                start += os.pwrite(handle.fileno(), view[start - end :], start)
+        handle.truncate(size)
+        os.fsync(handle.fileno())
 
 
 def copy(source: str, path: str) -> None:

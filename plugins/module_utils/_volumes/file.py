@@ -24,8 +24,8 @@ from .._errors import Failed, Invalid, Unavailable
 from .._model.image import Inspected
 from .._model.pool import Pool
 from .._model.volume import Snapshot, Volume, record_of, volume_from
-from . import VolumeBackend, overtaken
-from ._sparse import copy, unshared
+from . import Readable, VolumeBackend, overtaken
+from ._sparse import SparseFile, copy, unshared, write
 
 _CHUNK = 4 << 20
 
@@ -33,6 +33,7 @@ _CHUNK = 4 << 20
 class FileBackend(VolumeBackend):
     """A pool that is a directory. `path` must exist: a missing mount must not be filled by mistake."""
 
+    takes_backups = True
     allocations = ("sparse", "full")
 
     def __init__(self, path: t.Optional[str], allocation: t.Optional[str] = None) -> None:
@@ -162,6 +163,21 @@ class FileBackend(VolumeBackend):
 
     def fill(self, volume: Volume, image: Inspected) -> None:
         self._put(volume, self.locate(volume.id), lambda part: image.convert("-O", "raw", part))
+
+    @contextlib.contextmanager
+    def reading(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.Iterator[Readable]:
+        path = self._kept(snapshot.id) if snapshot else self.locate(volume.id)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise Failed(f"the data of volume {volume.name} at {path} can't be read: {error.strerror}; bring it back, and run again") from error
+        try:
+            yield SparseFile(handle, path)
+        finally:
+            os.close(handle)
+
+    def write(self, volume: Volume, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
+        self._put(volume, self.locate(volume.id), lambda part: write(part, volume.size_bytes, pieces))
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
         self._put(volume, self._kept(snapshot.id), lambda part: copy(self.locate(volume.id), part))

@@ -34,7 +34,7 @@ from .._model.disk import check_uuid
 from .._model.image import Inspected
 from .._model.pool import Pool
 from .._model.volume import Attachment, Snapshot, Volume
-from . import Clone, VolumeBackend, overtaken
+from . import Clone, Readable, VolumeBackend, overtaken
 from . import _rbd_pool as figures
 from ._rbd_image import Image, cloning_name, has_record, image_name, is_ours, record_text, snapshot_id, snapshot_name, volume_of, volumes_in
 from ._rbd_lineage import Lineage
@@ -46,13 +46,15 @@ _MAKING = "making."  # it is being made, and may have no record yet: its name, a
 _REMOVING = "removing."  # it is being removed, and may have no record any more: that record
 _NAMING = "naming"  # a name is being given: that name
 _GENERATION = "generation"  # changes whenever a name was given
+# what begins with a status that nobody may have the image open for
+_ALONE = {"deleting": "deleted", "reverting": "reverted", "restoring-backup": "overwritten with a backup"}
 _LOCK = "/run/stackless-block-rbd-{}.lock"
 
 
 class RbdBackend(VolumeBackend):
     """A pool, or a namespace of it; both must be there."""
 
-    record_in_data = True
+    record_in_data = takes_backups = True
     allocation = "thin"
     allocations = ("thin",)
 
@@ -229,10 +231,10 @@ class RbdBackend(VolumeBackend):
 
     def _prepare(self, image: Image, before: Volume, after: Volume) -> None:
         """What has to be so before the record says it. What can't be taken back once it has begun needs an image that nobody has open."""
-        if after.status in ("deleting", "reverting"):
+        if after.status in _ALONE:
             watchers = self.cluster.watchers(image)
             if watchers:
-                raise _still_open(before, {"deleting": "deleted", "reverting": "reverted"}[after.status], ", ".join(watchers))
+                raise _still_open(before, _ALONE[after.status], ", ".join(watchers))
         if after.multiattach and not before.multiattach:
             self.cluster.share(image)
         if before.id in self._begun:  # its maker was killed: what holds data must not be taken for an image without a record
@@ -385,6 +387,14 @@ class RbdBackend(VolumeBackend):
         if image is None:
             raise overtaken(volume)
         return image
+
+    def reading(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.ContextManager[Readable]:
+        return self.cluster.reading(self._known(volume), snapshot and snapshot_name(snapshot.id))
+
+    def write(self, volume: Volume, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
+        image = self._known(volume)
+        with self.pause():
+            self.cluster.write(image, pieces, lambda: self._check_alone(volume, image, _ALONE[volume.status]))
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
         image = self._known(volume)
