@@ -25,7 +25,7 @@ class Records:
 
     where = "/pool"
 
-    def instant(self):
+    def instant(self, volume, allocation=None):
         return True
 
     def __init__(self, volume):
