@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.test_snapshots import (  # noqa: F401: what holds for files and images of Ceph holds here
-    test_a_reverted_volume,
-    test_a_snapshot_from_first_to_last,
-    test_a_volume_from_a_snapshot,
-    test_a_volume_from_a_volume,
-    test_bad_input,
-    test_many_at_once,
-    test_sources_that_do_not_serve,
-    test_what_can_not_be_reverted,
-    test_what_is_not_there_is_not_deleted,
-)
-from tests.lab.test_lvm import GIB, KILLER, inside, is_zero, leave_old_bytes, letters, pattern
+from tests.contract import test_snapshots as same
+from tests.lab.test_lvm import KILLER, inside, is_zero, leave_old_bytes, letters, pattern
 from tests.rig.lab.volume_group import LvmPool, image
 from tests.rig.pools import call, foretold, good, refusal, settled, snapshot, snapshots, volumes
 
 pytestmark = pytest.mark.long  # test_lvm_story.py, in `make test`, tells it in short
 
+globals().update({name: one for name, one in vars(same).items() if name.startswith("test_")})  # what holds for files and for Ceph holds here
 
 thin = pytest.mark.parametrize("pool", ["thin"], indirect=True)
 thick = pytest.mark.parametrize("pool", ["thick"], indirect=True)

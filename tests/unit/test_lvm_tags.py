@@ -31,7 +31,8 @@ def attachment(chance: random.Random, number: int) -> Attachment:
 def snapshot(chance: random.Random, number: int) -> Snapshot:
     metadata = tuple(sorted({text(chance): text(chance) for _n in range(chance.randrange(3))}.items()))
     times = {"created_at": "2026-01-31T23:00:00Z", "status": chance.choice(["creating", "available"])}
-    return Snapshot(f"s{number}", f"night-{number}", chance.choice([GIB, 8 << 60]), description=chance.choice([None, "", text(chance)]), metadata=metadata, **times)
+    told = {"description": chance.choice([None, "", text(chance)]), "metadata": metadata}
+    return Snapshot(f"s{number}", f"night-{number}", chance.choice([GIB, 8 << 60]), **times, **told)
 
 
 def record(chance: random.Random) -> Volume:

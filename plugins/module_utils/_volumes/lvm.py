@@ -381,7 +381,7 @@ class LvmBackend(VolumeBackend):
 
     @contextlib.contextmanager
     def _alone(self, lv: LogicalVolume) -> t.Iterator[int]:
-        """Gives others a turn while it is entered, which takes minutes. The device is open for this run alone all that time, and its volume's status says why."""
+        """Gives others a turn while it is entered, which takes minutes. The device is open for this run alone, and its volume's status says why."""
         with self.disk.alone(f"{self.where}/{lv.name}") as handle, self.pause():
             yield handle
 
