@@ -20,6 +20,7 @@ import shutil
 import signal
 import stat
 import struct
+import typing as t
 
 from ._errors import Failed, NotFound, Refused, Unavailable
 from ._hosts.command import run
@@ -48,10 +49,11 @@ _HOURS = 24 * 3600.0  # a bound, not a guess
 class ImageFile(Inspected):
     """A file that is open: what was inspected is what is read later, whatever stands under its name by then."""
 
-    def __init__(self, wish: ImageWish) -> None:
+    def __init__(self, wish: ImageWish, path: t.Optional[str] = None) -> None:
+        """`path` is where it stands when that is not where the wish says."""
         self.wish = wish
         try:
-            self._handle = os.open(wish.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._handle = os.open(path or wish.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
             raise NotFound(f"there is no image {wish.path} on this host; bring it here, or correct source.image") from error
         except OSError as error:
@@ -64,6 +66,10 @@ class ImageFile(Inspected):
     def __del__(self) -> None:
         if hasattr(self, "_handle"):
             os.close(self._handle)
+
+    def used(self) -> None:
+        """Notes when it was needed last, for who has to choose what to remove."""
+        os.utime(self._handle)
 
     @property
     def _path(self) -> str:

@@ -12,17 +12,19 @@ import dataclasses
 import typing as t
 import uuid
 
+from ._downloads import Download
 from ._errors import Invalid
 from ._images import ImageFile
-from ._model.image import ImageWish, image_wish
+from ._model.image import ImageWish, Inspected, image_wish, secrets_of
 from ._model.pool import pool_result
-from ._model.volume import Attachment, Volume, check_name, check_size, record_of, volume_from
+from ._model.volume import MAKING, Attachment, Volume, check_name, check_size, record_of, volume_from
 from ._plan_attachment import AttachmentWish, plan_attachment
 from ._plan_volume import Source, VolumeWish, plan_volume
 from ._reconcile import Lock, Plan, Resource, World
 from ._volumes import open_backend
 
 _MAX_TEXT = 255
+IMAGE_CACHE = "/var/cache/stackless-block/images"
 
 
 class OnBackend(Resource):
@@ -65,7 +67,9 @@ class Volumes(OnBackend):
 
     def __init__(self, options: t.Dict[str, t.Any]) -> None:
         super().__init__(options)
-        self.images: t.Dict[ImageWish, ImageFile] = {}  # that were inspected
+        self.images: t.Dict[ImageWish, Inspected] = {}  # that were inspected, or are yet to be downloaded
+        self.promised: t.Set[ImageWish] = set()  # images that an item before this one brings
+        self.cache: t.Dict[str, t.Any] = options.get("image_cache") or {}
 
     def want(self, item: t.Dict[str, t.Any]) -> VolumeWish:
         name = check_name(item.get("name"))
@@ -90,22 +94,39 @@ class Volumes(OnBackend):
     def observe(self, wants: t.Sequence[t.Any]) -> World:
         if self.advice is None:
             self.advice = self.backend.advice()
+        self.promised.clear()
         return super().observe(wants)
 
     def with_snapshots(self, want: VolumeWish) -> t.Tuple[str, ...]:
         return tuple(filter(None, [want.name, want.new_name, want.source and want.source.volume]))
 
     def plan(self, want: VolumeWish, world: World) -> Plan:
-        return self.warned(plan_volume(self._with_image(want, world), world, self.backend), *(self.advice or ()))
+        want = self._with_image(want, world)
+        plan = plan_volume(want, world, self.backend)
+        if want.source and want.source.image and want.source.fetch:
+            self.promised.add(want.source.image)
+        return self.warned(plan, *(self.advice or ()))
 
     def _with_image(self, want: VolumeWish, world: World) -> VolumeWish:
-        """The wish with its image, open and inspected, where a volume is to be made from it."""
-        have = world.get(want.name) or world.get(want.new_name)
-        if not want.present or want.source is None or want.source.image is None or (have is not None and have.status != "creating"):
+        """The wish with its image, open and inspected or ready to be brought, where a volume is to be made from it."""
+        image = want.source.image if want.source and want.present else None
+        if image is None or _is_made(world.get(want.name) or world.get(want.new_name)):
             return want
-        if want.source.image not in self.images:
-            self.images[want.source.image] = ImageFile(want.source.image)
-        return dataclasses.replace(want, source=dataclasses.replace(want.source, file=self.images[want.source.image]))
+        if image not in self.images:
+            self.images[image] = self._image(image)
+        file = self.images[image]
+        return dataclasses.replace(want, source=Source(image=image, file=file, fetch=not file.here and image not in self.promised))
+
+    def _image(self, wish: ImageWish) -> Inspected:
+        if wish.url is None:
+            return ImageFile(wish)
+        most = self.cache.get("size_gib")
+        return Download(wish, self.cache.get("path") or IMAGE_CACHE, 20 if most is None else most, self.options.get("lock_timeout") or 0)
+
+    @staticmethod
+    def hidden(options: t.Dict[str, t.Any]) -> t.Set[str]:
+        sources = [item.get("source") or {} for item in [options, *(options.get("volumes") or ())]]
+        return {secret for source in sources for secret in secrets_of(source.get("image") or "")}
 
     def settled(self, plan: Plan, world: World) -> bool:
         """Others may have gone on with a volume since, or made another one of its name."""
@@ -203,6 +224,10 @@ def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
 def _attachment_fields(attachment: Attachment) -> t.Dict[str, t.Any]:
     names = ("host", "status", "mode", "transport", "target_iqn", "initiator", "ip", "device", "step", "reason")
     return {"attachment_id": attachment.id, **{name: getattr(attachment, name) for name in names}}
+
+
+def _is_made(volume: t.Optional[Volume]) -> bool:
+    return volume is not None and volume.status not in MAKING
 
 
 def _source(name: str, source: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[Source]:

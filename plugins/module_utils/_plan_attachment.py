@@ -52,7 +52,7 @@ _FORWARDS = ("reserve", "initialize")
 _BACKWARDS = ("begin_detaching", "give_up", "fence", "terminate", "release")
 
 # A volume in one of these may be reserved; in-use only when it is multiattach.
-_RESERVABLE = ("available", "downloading")
+_RESERVABLE = ("available",)
 _SHAREABLE = ("in-use", "attaching", "reserved")
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import typing as t
 
 from ._errors import Conflict, Invalid, NotFound, Refused
-from ._model.volume import GIB, Snapshot, Volume
+from ._model.volume import GIB, MAKING, Snapshot, Volume
 from ._reconcile import Step, World
 from ._volumes import VolumeBackend
 
 # Somebody is at the volume itself, or was killed there: its record must not be moved under them.
-BUSY = ("creating", "extending", "reverting", "deleting")
+BUSY = (*MAKING, "extending", "reverting", "deleting")
 
 
 def volume_named(name: str, world: World) -> t.Optional[Volume]:
@@ -76,7 +76,7 @@ def check_not_copied(volume: Volume, world: World, backend: VolumeBackend, what:
     if backend.instant():
         return
     taking = [f"snapshot {one.name}" for one in volume.snapshots if one.status == "creating" and snapshot is None]
-    of = [one for one in filter(None, world.values()) if one.status == "creating" and one.source_volid == volume.id]
+    of = [one for one in filter(None, world.values()) if one.status in MAKING and one.source_volid == volume.id]
     made = [f"volume {one.name}" for one in of if whole or one.snapshot_id == (snapshot and snapshot.id)]
     if taking or made:
         raise Conflict(f"{what} while it is copied to {(taking + made)[0]}; let the run that is at it end, or run it again if it was killed")

@@ -13,7 +13,7 @@ import typing as t
 
 from ._errors import Conflict, Invalid, NotFound, Refused
 from ._model.image import ImageWish, Inspected
-from ._model.volume import GIB, Volume
+from ._model.volume import GIB, MAKING, Volume
 from ._plan_clones import checked_clones, separation
 from ._plan_known import BUSY, activation, check_data, check_not_copied, check_not_taken, check_snapshots, check_still
 from ._plan_known import gib, known_snapshot, known_volume, volume_named, who
@@ -22,14 +22,14 @@ from ._volumes import Clone, VolumeBackend
 
 # From which statuses there is a way: an earlier run may have been stopped in those between two.
 _GROWABLE = ("available", "in-use", "extending")
-_DELETABLE = ("available", "deleting", "creating", "reverting", "error", "error_deleting", "error_extending")
+_DELETABLE = ("available", "deleting", *MAKING, "reverting", "error", "error_deleting", "error_extending")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
     """What a volume is made from: another volume, a snapshot of it, or an image. `force`: although somebody may be writing to it.
 
-    `file` is the image, open and inspected, where a volume is to be made from it.
+    `file` is the image, open and inspected, where a volume is to be made from it; with `fetch` it has to be brought here before.
     """
 
     volume: t.Optional[str] = None
@@ -37,6 +37,7 @@ class Source:
     force: bool = False
     image: t.Optional[ImageWish] = None
     file: t.Optional[Inspected] = dataclasses.field(default=None, compare=False, repr=False)
+    fetch: bool = False
 
     def __str__(self) -> str:
         if self.image:
@@ -128,8 +129,8 @@ def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
     refusal = backend.missing(after, _others(world, None))
     if refusal:
         raise Refused(f"volume {want.name} can't be made: {refusal}")
-    creating = dataclasses.replace(after, status="creating")
-    record = Step(f"record volume {want.name} as creating{origin.said}", backend.swap, (None, creating))
+    creating = dataclasses.replace(after, status="downloading" if origin.image else "creating")
+    record = Step(f"record volume {want.name} as {creating.status}{origin.said}", backend.swap, (None, creating))
     return Plan(want.name, None, after, (record,) + _creation(want, creating, after, backend), undo=_unmaking(creating, backend))
 
 
@@ -171,13 +172,20 @@ def _unmake(creating: Volume, backend: VolumeBackend) -> None:
 
 
 def _first_size(want: VolumeWish, origin: _Origin, backend: VolumeBackend) -> int:
-    least = -(-origin.size_bytes // GIB)
-    size = want.size_bytes or least * GIB
+    size = want.size_bytes or _whole_gib(origin.size_bytes) * GIB
     if not size:
         raise Invalid(f"volume {want.name} does not exist at {backend.where} yet and needs a size_gib to be made")
-    if size < origin.size_bytes:
-        raise Refused(f"volume {want.name} can't have {size // GIB} GiB, as {want.source} needs {least}; make it at least as large")
+    _check_fits(want.name, size, want.source, origin.size_bytes)
     return size
+
+
+def _whole_gib(size: int) -> int:
+    return -(-size // GIB)
+
+
+def _check_fits(name: str, size: int, source: t.Optional[Source], needed: int) -> None:
+    if size < needed:
+        raise Refused(f"volume {name} can't have {size // GIB} GiB, as {source} needs {_whole_gib(needed)}; make it at least as large")
 
 
 def _others(world: World, have: t.Optional[Volume]) -> t.List[Volume]:
@@ -198,10 +206,20 @@ def _filling(source: Source, creating: Volume, backend: VolumeBackend) -> t.Iter
     """What brings the data of the source to a volume that is being made."""
     if creating.source_image and source.file is None:
         raise Conflict(f"volume {creating.name} is half made from image {creating.source_image}; run that to its end, or delete the volume with state=absent")
+    if creating.source_image and source.fetch:
+        yield Step(f"download {source}", _bring, (creating, source, backend))
     if creating.source_image:
         yield Step(f"write {source} to volume {creating.name}", backend.fill, (creating, source.file))
     if creating.source_volid and backend.copies(creating):
         yield Step(f"copy to {creating.name} what it shares with its source", backend.copy, (creating,))
+
+
+def _bring(creating: Volume, source: Source, backend: VolumeBackend) -> None:
+    """Gets an image, for which the size of the volume is known but not its own."""
+    image = t.cast(Inspected, source.file)
+    with backend.pause():  # it takes minutes, and the record says what goes on
+        image.bring(creating.size_bytes)
+    _check_fits(creating.name, creating.size_bytes, source, image.virtual_bytes)
 
 
 def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend) -> Plan:
@@ -211,7 +229,7 @@ def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend
         _check_source(want.source, have, world)
     changes = _changes(want, have)
     after = dataclasses.replace(have, size_bytes=_wished_size(want, have), **changes)
-    if have.status == "creating":  # an earlier run was stopped between the record and the data: go on from there
+    if have.status in MAKING:  # an earlier run was stopped between the record and the data: go on from there
         after = dataclasses.replace(after, status="available")
         return dataclasses.replace(_way(want, have, after, _creation(want, have, after, backend)), undo=_unmaking(have, backend))
     check_data(have)

@@ -75,7 +75,7 @@ STATES = {
     "half cloned": (volume(snapshots=(MONDAY,)), True, HALF_CLONE),
     "cloned": (volume(snapshots=(MONDAY,)), True, CLONE),
     "dropping, cloned": (volume(snapshots=(DROPPING,)), True, CLONE),
-    "half made from an image": (volume(), False, dataclasses.replace(FROM_IMAGE, status="creating")),
+    "half made from an image": (volume(), False, dataclasses.replace(FROM_IMAGE, status="downloading")),
     "made from an image": (volume(), False, FROM_IMAGE),
     "damaged": (volume(snapshots=(MONDAY,), status=7), True, None),
 }

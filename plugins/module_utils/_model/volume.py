@@ -19,6 +19,7 @@ import typing as t
 from .._errors import Invalid
 
 GIB = 1 << 30
+MAKING = ("creating", "downloading")  # it is being made; downloading from an image
 MAX_GIB = 1 << 23  # 8 EiB, the largest file a 63-bit offset can address
 
 # A name must be fit for every driver: LVM tags, RBD images and file records take these characters alike.
