@@ -39,7 +39,11 @@ class Download(Inspected):
     def __init__(self, wish: ImageWish, folder: str, most_gib: int, patience: float) -> None:
         self.wish, self.folder, self.most_bytes, self.patience = wish, folder, most_gib * GIB, patience
         self._url = wish.url.reveal() if wish.url else ""
-        self.file = self._found(web.Told()) or self._found(web.look(self._url) or web.Told())
+        self._told = web.Told()
+        self.file = self._found(self._told)
+        if self.file is None:
+            self._told = web.look(self._url) or web.Told()
+            self.file = self._found(self._told)
 
     @property
     def here(self) -> bool:  # type: ignore[override]
@@ -48,6 +52,10 @@ class Download(Inspected):
     @property
     def virtual_bytes(self) -> int:  # type: ignore[override]
         return self.file.virtual_bytes if self.file else 0
+
+    @property
+    def version(self) -> str:  # type: ignore[override]
+        return self._mark(self._told) if self._lasts(self._told) else ""
 
     def convert(self, *target: str, **environment: str) -> None:
         if self.file is None:
@@ -58,16 +66,17 @@ class Download(Inspected):
     def bring(self, most_bytes: int) -> None:
         self._make_folder()
         told = self._asked()
-        path = self._path(told)
+        part = self._path(told) + ".part"
         try:
-            with locked(path + ".part", self.patience):
+            with locked(part, self.patience):
                 self.file = self._found(told)
                 if self.file is None:
-                    self._fetch(path + ".part", told, most_bytes)
-                    self._keep(path)
+                    told = self._fetch(part, told, most_bytes)
+                    self._keep(part, self._path(told))
+            self._told = told
             if not self._lasts(told):
-                os.unlink(path)  # it is open, and nobody could ever tell which version it was
-            self._make_room(path)
+                os.unlink(self._path(told))  # it is open, and nobody could ever tell which version it was
+            self._make_room(self._path(told))
         except OSError as error:
             raise Failed(f"{self.wish} can't be kept in {self.folder}: {error.strerror}; make room there, or give another image_cache.path") from error
 
@@ -86,9 +95,11 @@ class Download(Inspected):
 
     def _path(self, told: web.Told) -> str:
         """Where the image stands, or will stand, in the version that is known by now."""
-        mark = ":".join(self.wish.checksum) if self.wish.checksum else f"{self._url}\n{told.mark or os.getpid()}"
         name = re.sub(r"[^A-Za-z0-9._-]", "_", self.wish.path.rpartition("/")[2])[:64]
-        return os.path.join(self.folder, f"{name}.{hashlib.sha256(mark.encode()).hexdigest()[:32]}")
+        return os.path.join(self.folder, f"{name}.{hashlib.sha256(self._mark(told).encode()).hexdigest()[:32]}")
+
+    def _mark(self, told: web.Told) -> str:
+        return ":".join(self.wish.checksum) if self.wish.checksum else f"{self._url}\n{told.mark or os.getpid()}"
 
     def _lasts(self, told: web.Told) -> bool:
         """Whether another run can know what the file is: a server that marks no versions may have another one by then."""
@@ -115,14 +126,14 @@ class Download(Inspected):
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise Refused(f"{self.folder}, where images are kept, is open to others; make it a directory of this task's user with mode 0700")
 
-    def _keep(self, path: str) -> None:
+    def _keep(self, part: str, path: str) -> None:
         """Gives what was brought its name, once it is known to be a good image. One that is not is not worth keeping."""
         try:
-            self.file = ImageFile(self.wish, path + ".part")
+            self.file = ImageFile(self.wish, part)
         except StorageError:
-            os.truncate(path + ".part", 0)  # and not removed: another run may wait for its lock
+            os.truncate(part, 0)  # and not removed: another run may wait for its lock
             raise
-        os.replace(path + ".part", path)
+        os.replace(part, path)
 
     def _make_room(self, path: str) -> None:
         """Removes the images that were not used for the longest time, until all of them together are not too much."""
@@ -136,8 +147,8 @@ class Download(Inspected):
 
     # ---- bytes
 
-    def _fetch(self, part: str, told: web.Told, most_bytes: int) -> None:
-        """Brings the whole file, with as many connections as it takes, as long as they bring something."""
+    def _fetch(self, part: str, told: web.Told, most_bytes: int) -> web.Told:
+        """Brings the whole file, with as many connections as it takes, as long as they bring something; returns which version that is."""
         failures = 0
         while True:
             before = os.stat(part).st_size
@@ -151,11 +162,11 @@ class Download(Inspected):
                     raise Unavailable(f"{self.wish} can't be downloaded: {error}; what has come stays, run again") from error
             wait_until(lambda: False, _PAUSE * 2 ** (failures - 1))
 
-    def _bring_more(self, part: str, told: web.Told, most_bytes: int) -> None:
+    def _bring_more(self, part: str, told: web.Told, most_bytes: int) -> web.Told:
         """One connection's work; what came earlier is used only where it is certain that it belongs to the same file."""
         have = os.stat(part).st_size if self._lasts(told) else 0
         if have and have == told.size_bytes:
-            return
+            return told
         with web.get(self._url, have, told.mark) as answer, open(part, "r+b") as file:
             file.truncate(answer.start)
             file.seek(answer.start)
@@ -167,6 +178,7 @@ class Download(Inspected):
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
+            return answer.told
 
     def _check_room(self, answer: web.Answer, most_bytes: int) -> None:
         if answer.told.size_bytes is None:

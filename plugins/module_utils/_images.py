@@ -67,6 +67,14 @@ class ImageFile(Inspected):
         if hasattr(self, "_handle"):
             os.close(self._handle)
 
+    @property
+    def version(self) -> str:  # type: ignore[override]
+        """Its checksum, or else what changes whenever somebody writes to it."""
+        if self.wish.checksum:
+            return ":".join(self.wish.checksum)
+        found = os.fstat(self._handle)
+        return f"{self.wish.path}\n{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+
     def used(self) -> None:
         """Notes when it was needed last, for who has to choose what to remove."""
         os.utime(self._handle)

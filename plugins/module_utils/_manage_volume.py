@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import typing as t
 import uuid
 
@@ -17,9 +18,10 @@ from ._errors import Invalid
 from ._images import ImageFile
 from ._model.image import ImageWish, Inspected, image_wish, secrets_of
 from ._model.pool import pool_result
-from ._model.volume import MAKING, Attachment, Volume, check_name, check_size, record_of, volume_from
+from ._model.volume import GIB, MAKING, Attachment, Volume, check_name, check_size, record_of, volume_from
 from ._plan_attachment import AttachmentWish, plan_attachment
-from ._plan_volume import Source, VolumeWish, plan_volume
+from ._plan_kept_image import Keeping, plan_with_kept
+from ._plan_volume import Source, VolumeWish
 from ._reconcile import Lock, Plan, Resource, World
 from ._volumes import open_backend
 
@@ -102,7 +104,8 @@ class Volumes(OnBackend):
 
     def plan(self, want: VolumeWish, world: World) -> Plan:
         want = self._with_image(want, world)
-        plan = plan_volume(want, world, self.backend)
+        plan, besides = plan_with_kept(want, self._keeping(), world, self.backend)
+        world.update(besides)
         if want.source and want.source.image and want.source.fetch:
             self.promised.add(want.source.image)
         return self.warned(plan, *(self.advice or ()))
@@ -116,6 +119,10 @@ class Volumes(OnBackend):
             self.images[image] = self._image(image)
         file = self.images[image]
         return dataclasses.replace(want, source=Source(image=image, file=file, fetch=not file.here and image not in self.promised))
+
+    def _keeping(self) -> Keeping:
+        most = self.cache.get("volumes_gib")
+        return Keeping(self.cache.get("volumes") or 0, None if most is None else most * GIB, utc_now(), str(uuid.uuid4()))
 
     def _image(self, wish: ImageWish) -> Inspected:
         if wish.url is None:
@@ -177,8 +184,10 @@ def find_volumes(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
     """The volumes of a backend, ordered by name, or those of exactly the given names."""
     backend = open_backend(options["backend"])
     found = backend.observe()
-    names = found if options.get("names") is None else set(options["names"]) & set(found)
-    return {"volumes": [volume_result(found[name]) for name in sorted(names)], "warnings": list(backend.warnings)}
+    names = set(found) if options.get("names") is None else set(options["names"]) & set(found)
+    kept = {name for name in names if found[name].kept_at}
+    shown = {"volumes": names - kept, "images": kept}
+    return {**{what: [volume_result(found[name]) for name in sorted(some)] for what, some in shown.items()}, "warnings": list(backend.warnings)}
 
 
 def find_pool(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
@@ -242,6 +251,10 @@ def _source(name: str, source: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[Sou
         raise Invalid(f"volume {name} can't be made from itself; give another name, or revert_to to make it what it was at a snapshot")
     snapshot = None if source.get("snapshot") is None else check_name(source["snapshot"], "snapshot")
     return Source(check_name(source["volume"]), snapshot, bool(source.get("force")))
+
+
+def utc_now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def text_of(name: str, key: str, item: t.Dict[str, t.Any]) -> t.Optional[str]:

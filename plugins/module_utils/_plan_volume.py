@@ -27,7 +27,7 @@ _DELETABLE = ("available", "deleting", *MAKING, "reverting", "error", "error_del
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a volume is made from: another volume, a snapshot of it, or an image. `force`: although somebody may be writing to it.
+    """What a volume is made from: another volume, a snapshot of it, an image, or a volume that is kept of that. `force`: although somebody may be writing to it.
 
     `file` is the image, open and inspected, where a volume is to be made from it; with `fetch` it has to be brought here before.
     """
@@ -41,7 +41,7 @@ class Source:
 
     def __str__(self) -> str:
         if self.image:
-            return str(self.image)
+            return f"{self.image}, kept as volume {self.volume}" if self.volume else str(self.image)
         return f"snapshot {self.snapshot} of volume {self.volume}" if self.snapshot else f"volume {self.volume}"
 
 
@@ -64,6 +64,7 @@ class VolumeWish:
     cascade: bool = False
     clones: str = "refuse"
     fresh_id: str = ""
+    kept_at: t.Optional[str] = None
 
 
 def plan_volume(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
@@ -105,6 +106,11 @@ class _Origin:
     said: str = ""
     image: t.Optional[str] = None
 
+    @property
+    def status(self) -> str:
+        """Of a volume that is being made from it."""
+        return "downloading" if self.image and not self.volume_id else "creating"
+
 
 def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
     if want.revert_to is not None:
@@ -123,20 +129,21 @@ def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
         source_volid=origin.volume_id,
         snapshot_id=origin.snapshot_id,
         source_image=origin.image,
+        kept_at=want.kept_at,
         path=backend.locate(want.fresh_id),
         data_bytes=size,  # as later items of the same task see it
     )
     refusal = backend.missing(after, _others(world, None))
     if refusal:
         raise Refused(f"volume {want.name} can't be made: {refusal}")
-    creating = dataclasses.replace(after, status="downloading" if origin.image else "creating")
+    creating = dataclasses.replace(after, status=origin.status)
     record = Step(f"record volume {want.name} as {creating.status}{origin.said}", backend.swap, (None, creating))
     return Plan(want.name, None, after, (record,) + _creation(want, creating, after, backend), undo=_unmaking(creating, backend))
 
 
 def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBackend) -> _Origin:
     said = f", from {source}"
-    if source.image is not None:
+    if source.image is not None and source.volume is None:
         return _of_image(source, source.image.path, said, backend)
     check_snapshots(backend)
     volume = known_volume(t.cast(str, source.volume), world, backend.where)
@@ -147,7 +154,7 @@ def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBacke
         raise Conflict(f"volume {want.name} can't be made from volume {volume.name}, which is {volume.status}; {who(volume)}")
     check_still(volume, backend, f"volume {want.name} can't be made from volume {volume.name}", source.force, "source.force=true")
     check_data(volume)
-    return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said)
+    return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said, source.image and source.image.path)
 
 
 def _of_image(source: Source, path: str, said: str, backend: VolumeBackend) -> _Origin:
@@ -204,27 +211,31 @@ def _creation(want: VolumeWish, creating: Volume, after: Volume, backend: Volume
 
 def _filling(source: Source, creating: Volume, backend: VolumeBackend) -> t.Iterator[Step]:
     """What brings the data of the source to a volume that is being made."""
+    if creating.source_volid:
+        if backend.copies(creating):
+            yield Step(f"copy to {creating.name} what it shares with its source", backend.copy, (creating,))
+        return
     if creating.source_image and source.file is None:
         raise Conflict(f"volume {creating.name} is half made from image {creating.source_image}; run that to its end, or delete the volume with state=absent")
     if creating.source_image and source.fetch:
         yield Step(f"download {source}", _bring, (creating, source, backend))
     if creating.source_image:
         yield Step(f"write {source} to volume {creating.name}", backend.fill, (creating, source.file))
-    if creating.source_volid and backend.copies(creating):
-        yield Step(f"copy to {creating.name} what it shares with its source", backend.copy, (creating,))
 
 
 def _bring(creating: Volume, source: Source, backend: VolumeBackend) -> None:
     """Gets an image, for which the size of the volume is known but not its own."""
     image = t.cast(Inspected, source.file)
+    version = image.version
     with backend.pause():  # it takes minutes, and the record says what goes on
         image.bring(creating.size_bytes)
+    if creating.kept_at and image.version != version:
+        raise Conflict(f"{source} has changed meanwhile; run again")
     _check_fits(creating.name, creating.size_bytes, source, image.virtual_bytes)
 
 
 def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend) -> Plan:
-    if have.status == "deleting":
-        raise Conflict(f"volume {have.name} is half deleted by an earlier run; finish that with state=absent, then make it anew")
+    _check_own(want, have)
     if want.source is not None:
         _check_source(want.source, have, world)
     changes = _changes(want, have)
@@ -240,6 +251,13 @@ def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend
     if after.size_bytes > have.size_bytes or have.status == "extending":
         return _growth(want, have, dataclasses.replace(after, status=have.at_rest().status), world, backend)
     return _way(want, have, after, activation(have, backend) + _touch(have, after, sorted(changes), backend))
+
+
+def _check_own(want: VolumeWish, have: Volume) -> None:
+    if have.kept_at and not want.kept_at:
+        raise Refused(f"volume {have.name} is kept of image {have.source_image}, for volumes that are made from that; choose another name")
+    if have.status == "deleting":
+        raise Conflict(f"volume {have.name} is half deleted by an earlier run; finish that with state=absent, then make it anew")
 
 
 def _touch(have: Volume, after: Volume, changes: t.Sequence[str], backend: VolumeBackend) -> t.Tuple[Step, ...]:

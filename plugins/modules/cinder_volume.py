@@ -143,7 +143,7 @@ options:
     type: bool
   image_cache:
     description:
-      - Where images that were downloaded are kept on the storage host. An image that is there and has the O(source.checksum), or is what the server
+      - What is kept of images for further volumes. Images that were downloaded are kept on the storage host - one that is there and has the O(source.checksum), or is what the server
         still has, is not downloaded again.
     type: dict
     version_added: 0.2.0
@@ -158,6 +158,20 @@ options:
           - How much may be kept, in GiB. Those that were not used for the longest time go first; the one that was downloaded last stays.
         type: int
         default: 20
+      volumes:
+        description:
+          - Of how many images a volume is kept in the backend, as C(image_volume_cache_max_count) of Cinder. Further volumes of such an image are made
+            from that volume, as clones where the storage can share data. The one that was not used for the longest time goes first.
+          - A kept volume is named C(image-) and a number made of the image and its version. M(stackless.block.cinder_volume_info) shows it among
+            RV(stackless.block.cinder_volume_info#module:images). Nobody gets it; it may be deleted with O(state=absent).
+          - It is as large as the image needs or, where that was not known, as the first volume that was made from it. A volume that shall be smaller
+            is made from the image itself.
+        type: int
+        default: 0
+      volumes_gib:
+        description:
+          - How large all kept volumes together may be, in GiB. There is no limit by default.
+        type: int
   volumes:
     description:
       - Many volumes in one task. Top-level options are the defaults of the items.
@@ -234,6 +248,16 @@ EXAMPLES = r"""
       image: https://images.example.com/debian-12.qcow2
       format: qcow2
       checksum: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+
+- name: Make many volumes as clones of one that is kept of the image
+  stackless.block.cinder_volume:
+    backend: {driver: rbd, pool: volumes}
+    size_gib: 10
+    source: {image: /srv/images/debian-12.qcow2, format: qcow2}
+    image_cache: {volumes: 5}
+    volumes:
+      - {name: node-1}
+      - {name: node-2}
 
 - name: Delete a volume, and overwrite what was on it
   stackless.block.cinder_volume:
@@ -387,7 +411,15 @@ OPTIONS = {
     "clones": {"type": "str", "choices": ["refuse", "flatten", "trash"]},
     "wipe": {"type": "bool"},
 }
-CACHE = {"type": "dict", "options": {"path": {"type": "path", "default": IMAGE_CACHE}, "size_gib": {"type": "int", "default": 20}}}
+CACHE = {
+    "type": "dict",
+    "options": {
+        "path": {"type": "path", "default": IMAGE_CACHE},
+        "size_gib": {"type": "int", "default": 20},
+        "volumes": {"type": "int", "default": 0},
+        "volumes_gib": {"type": "int"},
+    },
+}
 
 
 def main() -> None:

@@ -10,6 +10,10 @@ from typing import Iterator
 
 import pytest
 
+from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes, find_volumes
+
+from tests.contract import test_reserve_race as inside
+from tests.rig import pools
 from tests.rig.ceph import Ceph
 from tests.rig.libvirtd import Libvirtd
 from tests.rig.pools import MANY, DirectoryPool, RbdPool, call, good
@@ -52,3 +56,20 @@ def db(pool):
     made = good(call(pool, name="db", size_gib=1))
     pool.write(made["path"], b"a" * MANY)
     return made
+
+
+@pytest.fixture
+def quick(request, monkeypatch):
+    """Calls cinder_volume and its info twin in this process, for tests that don't look at the module around the engine."""
+
+    def called(pool, check=False, module="cinder_volume", backend=None, env=None, **options):
+        where = {**pool.backend, **(backend or {})}
+        if module == "cinder_volume_info":
+            return find_volumes({"backend": where, **options})
+        if module != "cinder_volume" or env is not None:
+            return call(pool, check=check, module=module, backend=backend, env=env, **options)
+        monkeypatch.setattr(inside.Module, "check_mode", check)
+        return inside.call(Volumes, **{"backend": where, "volumes": None, **options})
+
+    monkeypatch.setattr(request.module, "call", called)
+    monkeypatch.setattr(pools, "call", called)

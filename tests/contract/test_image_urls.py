@@ -15,10 +15,7 @@ import sys
 import time
 
 import pytest
-from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
 
-from tests.contract.test_reserve_race import Module
-from tests.contract.test_reserve_race import call as call_inside
 from tests.rig.collection import collections_path
 from tests.rig.images import MIB, content, evil, image, opened
 from tests.rig.pools import DirectoryPool, call, foretold, good, refusal, settled, volumes
@@ -54,17 +51,6 @@ def volume(pool, url, check=False, name="db", format="raw", **more):
     source = {"image": url, "format": format, **{key: more.pop(key) for key in ("checksum",) if key in more}}
     cache = {"image_cache": {"path": str(pool.cache), **more.pop("image_cache", {})}} if hasattr(pool, "cache") else {}
     return call(pool, check=check, name=name, **{"size_gib": 1, "source": source, **cache, **more})
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """The engine in this process, where nothing depends on the module around it."""
-
-    def inside(pool, check=False, **options):
-        monkeypatch.setattr(Module, "check_mode", check)
-        return call_inside(Volumes, **{"backend": pool.backend, "volumes": None, **options})
-
-    monkeypatch.setitem(globals(), "call", inside)
 
 
 def made(pool, url, **more):

@@ -45,11 +45,13 @@ class ImageWish:
 class Inspected:
     """An image that was inspected, and may be read: `virtual_bytes` is the size that a guest would see.
 
-    One that is not `here` yet has no size; `bring` gets and inspects it first.
+    One that is not `here` yet has no size; `bring` gets and inspects it first. `version` tells it from all others there are or
+    will be; empty where nobody can.
     """
 
     virtual_bytes = 0
     here = True
+    version = ""
 
     def bring(self, most_bytes: int) -> None:
         """Gets an image for a volume of at most so many bytes, and inspects it. Raises Refused, Unavailable, NotFound or Failed."""

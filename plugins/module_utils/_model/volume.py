@@ -75,6 +75,7 @@ class Volume:
     False where the data must be activated before anyone can open it. `flaw` says what is wrong with a record that can
     be read only in part; such a volume is shown, and nothing is done with it. `source_volid` and `snapshot_id`, or
     `source_image`, say from what the volume was made. `reverted_to` is the snapshot whose data it holds, until it is given to anybody.
+    `kept_at` (UTC, ISO 8601) is when a volume was made from it last, where it is kept of an image for that alone.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Volume:
     snapshot_id: t.Optional[str] = None
     source_image: t.Optional[str] = None
     reverted_to: t.Optional[str] = None
+    kept_at: t.Optional[str] = None
     path: t.Optional[str] = None
     data_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
     active: bool = dataclasses.field(default=True, compare=False, metadata={"hidden": True})
