@@ -21,7 +21,7 @@ import time
 import typing as t
 
 from ._errors import Failed, Refused, StorageError, Unavailable
-from ._hosts import web
+from ._hosts import progress, web
 from ._images import ImageFile
 from ._model.image import ImageWish, Inspected
 from ._model.volume import GIB
@@ -61,6 +61,7 @@ class Download(Inspected):
         if self.file is None:
             raise Failed(f"{self.wish} is not here any more; run again")
         self.file.used()
+        self.file.volume_id = self.volume_id
         self.file.convert(*target, **environment)
 
     def bring(self, most_bytes: int) -> None:
@@ -171,14 +172,19 @@ class Download(Inspected):
             file.truncate(answer.start)
             file.seek(answer.start)
             self._check_room(answer, most_bytes)
-            at = answer.start
-            for piece in answer.pieces():
-                at += len(piece)
-                self._check_fits(at, most_bytes)
-                file.write(piece)
+            with progress.shown(self.volume_id) as seen:
+                self._take_all(answer, file, most_bytes, seen)
             file.flush()
             os.fsync(file.fileno())
             return answer.told
+
+    def _take_all(self, answer: web.Answer, file: t.BinaryIO, most_bytes: int, seen: t.Optional[int]) -> None:
+        at = answer.start
+        for piece in answer.pieces():
+            at += len(piece)
+            self._check_fits(at, most_bytes)
+            file.write(piece)
+            progress.say(seen, at, answer.told.size_bytes)
 
     def _check_room(self, answer: web.Answer, most_bytes: int) -> None:
         if answer.told.size_bytes is None:

@@ -15,6 +15,7 @@ import uuid
 
 from ._downloads import Download
 from ._errors import Invalid
+from ._hosts import progress
 from ._images import ImageFile
 from ._model.image import ImageWish, Inspected, image_wish, secrets_of
 from ._model.pool import pool_result
@@ -202,7 +203,13 @@ def volume_result(volume: t.Optional[Volume]) -> t.Dict[str, t.Any]:
     if volume is None:
         return {"status": "deleted", "record": None}
     record = record_of(volume)
-    return {**record, "size_gib": volume.size_bytes >> 30, "record": record}
+    return {**record, "size_gib": volume.size_bytes >> 30, "progress": _progress(volume), "record": record}
+
+
+def _progress(volume: Volume) -> t.Optional[float]:
+    """How far what goes on with a volume, or a snapshot of it, is; a run that was killed may have left a number behind."""
+    going_on = {volume.status, *(snapshot.status for snapshot in volume.snapshots)} & {"downloading", "uploading"}
+    return progress.percent(volume.id) if going_on else None
 
 
 def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:

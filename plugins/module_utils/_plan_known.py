@@ -16,7 +16,7 @@ from ._reconcile import Step, World
 from ._volumes import VolumeBackend
 
 # Somebody is at the volume itself, or was killed there: its record must not be moved under them.
-BUSY = (*MAKING, "extending", "reverting", "deleting")
+BUSY = (*MAKING, "uploading", "extending", "reverting", "deleting")
 
 
 def volume_named(name: str, world: World) -> t.Optional[Volume]:
@@ -42,7 +42,7 @@ def known_snapshot(volume: Volume, name: str) -> Snapshot:
     if snapshot is None:
         near = ", ".join(sorted(one.name for one in volume.snapshots)[:8]) or "none"
         raise NotFound(f"volume {volume.name} has no snapshot {name}; take it first, or choose one of: {near}")
-    if snapshot.status != "available":
+    if snapshot.status not in ("available", "uploading"):
         raise Conflict(f"snapshot {name} of volume {volume.name} is {snapshot.status}; run the play that was at it to its end first")
     check_taken(volume, snapshot)
     return snapshot

@@ -220,13 +220,13 @@ def _filling(source: Source, creating: Volume, backend: VolumeBackend) -> t.Iter
     if creating.source_image and source.fetch:
         yield Step(f"download {source}", _bring, (creating, source, backend))
     if creating.source_image:
-        yield Step(f"write {source} to volume {creating.name}", backend.fill, (creating, source.file))
+        yield Step(f"write {source} to volume {creating.name}", _fill, (creating, t.cast(Inspected, source.file), backend))
 
 
 def _bring(creating: Volume, source: Source, backend: VolumeBackend) -> None:
     """Gets an image, for which the size of the volume is known but not its own."""
     image = t.cast(Inspected, source.file)
-    version = image.version
+    version, image.volume_id = image.version, creating.id
     with backend.pause():  # it takes minutes, and the record says what goes on
         image.bring(creating.size_bytes)
     if creating.kept_at and image.version != version:
@@ -251,6 +251,11 @@ def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend
     if after.size_bytes > have.size_bytes or have.status == "extending":
         return _growth(want, have, dataclasses.replace(after, status=have.at_rest().status), world, backend)
     return _way(want, have, after, activation(have, backend) + _touch(have, after, sorted(changes), backend))
+
+
+def _fill(creating: Volume, image: Inspected, backend: VolumeBackend) -> None:
+    image.volume_id = creating.id
+    backend.fill(creating, image)
 
 
 def _check_own(want: VolumeWish, have: Volume) -> None:
@@ -389,6 +394,9 @@ def _obstacles(want: VolumeWish, have: Volume, backend: VolumeBackend) -> t.Iter
     dependants = backend.dependants(have)
     if dependants:
         yield f"{dependants}; remove that first"
+    for snapshot in have.snapshots:
+        if snapshot.status == "uploading":
+            yield f"its snapshot {snapshot.name} is written to {snapshot.uploading_to}; let the run that is at it end, or run it again if it was killed"
     if have.snapshots and not want.cascade:
         names = ", ".join(sorted(snapshot.name for snapshot in have.snapshots))
         yield f"it has snapshots: {names}; delete them first, or with it by cascade=true"

@@ -312,6 +312,11 @@ results:
       type: str
       returned: success
       sample: available
+    progress: &r_progress
+      description: How far what another run does with the volume is, in percent; null when nothing goes on. See M(stackless.block.cinder_volume_info).
+      type: float
+      returned: when the volume is there
+      sample: null
     size_gib: &r_size_gib
       description: The size in GiB.
       type: int
@@ -367,6 +372,7 @@ steps:
   sample: [record volume db-data as creating]
 id: *r_id
 status: *r_status
+progress: *r_progress
 size_gib: *r_size_gib
 size_bytes: *r_size_bytes
 path: *r_path

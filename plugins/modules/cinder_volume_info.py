@@ -57,6 +57,13 @@ volumes:
       type: str
       returned: success
       sample: in-use
+    progress:
+      description:
+        - How far what goes on with the volume is, in percent, while it or a snapshot of it is C(downloading) or C(uploading) on this host; null otherwise.
+        - First it counts the download of an image, then what is written.
+      type: float
+      returned: success
+      sample: null
     size_gib:
       description: The size in GiB.
       type: int

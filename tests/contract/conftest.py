@@ -10,7 +10,9 @@ from typing import Iterator
 
 import pytest
 
-from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes, find_volumes
+from ansible_collections.stackless.block.plugins.module_utils._manage_image import Images
+from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot import Snapshots, find_snapshots
+from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Attachments, Volumes, find_volumes
 
 from tests.contract import test_reserve_race as inside
 from tests.rig import pools
@@ -58,18 +60,22 @@ def db(pool):
     return made
 
 
+IN_PROCESS = {"cinder_volume": Volumes, "cinder_snapshot": Snapshots, "cinder_attachment": Attachments, "cinder_image": Images}
+LOOKS = {"cinder_volume_info": find_volumes, "cinder_snapshot_info": find_snapshots}
+
+
 @pytest.fixture
 def quick(request, monkeypatch):
-    """Calls cinder_volume and its info twin in this process, for tests that don't look at the module around the engine."""
+    """Calls modules on volumes in this process, for tests that don't look at the module around the engine."""
 
     def called(pool, check=False, module="cinder_volume", backend=None, env=None, **options):
         where = {**pool.backend, **(backend or {})}
-        if module == "cinder_volume_info":
-            return find_volumes({"backend": where, **options})
-        if module != "cinder_volume" or env is not None:
+        if module in LOOKS:
+            return LOOKS[module]({"backend": where, **options})
+        if env is not None:
             return call(pool, check=check, module=module, backend=backend, env=env, **options)
         monkeypatch.setattr(inside.Module, "check_mode", check)
-        return inside.call(Volumes, **{"backend": where, "volumes": None, **options})
+        return inside.call(IN_PROCESS[module], **{"backend": where, IN_PROCESS[module].plural: None, **options})
 
-    monkeypatch.setattr(request.module, "call", called)
-    monkeypatch.setattr(pools, "call", called)
+    for place in (request.module, pools):
+        monkeypatch.setattr(place, "call", called)

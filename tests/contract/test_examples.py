@@ -34,6 +34,10 @@ BEFORE = {
         {"stackless.block.cinder_volume": {"backend": "{{ backend }}", "volumes": VOLUMES}},
         {"stackless.block.cinder_attachment": {"backend": "{{ backend }}", "volume": "db-log", "instance": "web-1", "host": "c", "action": "reserve"}},
     ],
+    "cinder_image": [
+        {"stackless.block.cinder_volume": {"backend": "{{ backend }}", "volumes": VOLUMES}},
+        {"stackless.block.cinder_volume": {"backend": {"driver": "rbd", "pool": "volumes"}, "volumes": VOLUMES}},
+    ],
     "cinder_snapshot": [{"stackless.block.cinder_volume": {"backend": {"driver": "rbd", "pool": "volumes"}, "volumes": VOLUMES}}],
 }
 # The inspector of images, which older distributions don't package, is in the Python of the tests.

@@ -18,6 +18,7 @@ from .._errors import Invalid
 from .data import Secret
 
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx")
+EXPORTS = ("raw", "qcow2")  # what volumes are made
 SECTOR = 512
 
 _CHECKSUM = re.compile(r"([a-z0-9_]+):([0-9A-Fa-f]+)")
@@ -52,12 +53,67 @@ class Inspected:
     virtual_bytes = 0
     here = True
     version = ""
+    volume_id = ""  # the volume that it is read for, under whose id others see how far that is
 
     def bring(self, most_bytes: int) -> None:
         """Gets an image for a volume of at most so many bytes, and inspects it. Raises Refused, Unavailable, NotFound or Failed."""
 
     def convert(self, *target: str, **environment: str) -> None:
         """Writes what a guest would see to a target in the words of qemu-img(1), and flushes it. Raises Unavailable or Failed."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A file that was made of a volume, or a snapshot of it, as the note beside it says.
+
+    `virtual_bytes` is the size that a guest would see, `size_bytes` how long the file is; `checksum` is that of the file, with its
+    algorithm. `flaw` is why the file can't be what was made here.
+    """
+
+    path: str
+    volume: str
+    volume_id: str
+    format: str
+    virtual_bytes: int
+    created_at: str = dataclasses.field(compare=False)
+    snapshot: t.Optional[str] = None
+    snapshot_id: t.Optional[str] = None
+    compress: bool = False
+    size_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False)
+    checksum: t.Optional[str] = dataclasses.field(default=None, compare=False)
+    flaw: str = dataclasses.field(default="", compare=False, metadata={"hidden": True})
+
+    def __str__(self) -> str:
+        of = f"snapshot {self.snapshot} of volume {self.volume}" if self.snapshot else f"volume {self.volume}"
+        return f"made of {of} ({self.volume_id}) as {'compressed ' if self.compress else ''}{self.format}"
+
+
+@dataclasses.dataclass(frozen=True)
+class QemuSource:
+    """How qemu-img(1) reads a volume, or a snapshot of it: what it calls it, and what its environment must say."""
+
+    name: str
+    environment: t.Tuple[t.Tuple[str, str], ...] = ()
+
+
+class ExportedFiles:
+    """Files that are made of volumes."""
+
+    def write(self, image: Exported, source: QemuSource) -> str:
+        """Writes a file beside the one that shall be, and returns its path. Raises Unavailable or Failed."""
+        raise NotImplementedError
+
+    def forget(self, part: str) -> None:
+        """Removes what was written."""
+        raise NotImplementedError
+
+    def keep(self, image: Exported, part: str, checksum: bool) -> None:
+        """Makes what was written the file that shall be, with a note of what it is. Raises Failed."""
+        raise NotImplementedError
+
+    def remove(self, path: str) -> None:
+        """Removes a file, its note, and what killed runs have left of it. Raises Failed."""
         raise NotImplementedError
 
 

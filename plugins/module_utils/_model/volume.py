@@ -53,8 +53,8 @@ class Attachment:
 class Snapshot:
     """What a volume was at one moment, `created_at` (UTC, ISO 8601).
 
-    `status` is creating, available or deleting. `size_bytes` is the size that the volume had. `taken` is whether a look
-    at the storage found it (None: nobody looked).
+    `status` is creating, available, uploading or deleting. `size_bytes` is the size that the volume had. `taken` is whether a
+    look at the storage found it (None: nobody looked). `uploading_to` is the file that it is being written to.
     """
 
     id: str
@@ -64,6 +64,7 @@ class Snapshot:
     status: str = "available"
     description: t.Optional[str] = None
     metadata: t.Tuple[t.Tuple[str, str], ...] = ()
+    uploading_to: t.Optional[str] = None
     taken: t.Optional[bool] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
 
 
@@ -76,6 +77,7 @@ class Volume:
     be read only in part; such a volume is shown, and nothing is done with it. `source_volid` and `snapshot_id`, or
     `source_image`, say from what the volume was made. `reverted_to` is the snapshot whose data it holds, until it is given to anybody.
     `kept_at` (UTC, ISO 8601) is when a volume was made from it last, where it is kept of an image for that alone.
+    `uploading_to` is the file that it is being written to.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Volume:
     source_image: t.Optional[str] = None
     reverted_to: t.Optional[str] = None
     kept_at: t.Optional[str] = None
+    uploading_to: t.Optional[str] = None
     path: t.Optional[str] = None
     data_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
     active: bool = dataclasses.field(default=True, compare=False, metadata={"hidden": True})

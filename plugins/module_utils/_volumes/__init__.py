@@ -13,7 +13,7 @@ import dataclasses
 import typing as t
 
 from .._errors import Conflict, Invalid, Refused
-from .._model.image import Inspected
+from .._model.image import Inspected, QemuSource
 from .._model.pool import Pool
 from .._model.volume import Attachment, Snapshot, Volume
 
@@ -62,6 +62,7 @@ class VolumeBackend:
     allocation = ""  # how a volume takes its space when its wish does not say it
     allocations: t.Tuple[str, ...] = ()  # all ways that this pool has
     takes_images = False  # `fill` is there
+    gives_images = False  # `qemu_source` is there
     takes_snapshots = False  # the verbs on snapshots and clones are there
     record_in_data = False  # the record is a part of the data: both are made, and go, with one swap
     warnings: t.Tuple[str, ...] = ()  # what the last look found wrong with records
@@ -161,6 +162,10 @@ class VolumeBackend:
 
     def fill(self, volume: Volume, image: Inspected) -> None:
         """Makes the data of a volume that is being made what a guest would see of an image; beyond its end there are zeros."""
+        raise NotImplementedError
+
+    def qemu_source(self, volume: Volume, snapshot: t.Optional[Snapshot]) -> QemuSource:
+        """How qemu-img reads the data of a volume, or of a snapshot of it, which is raw."""
         raise NotImplementedError
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
