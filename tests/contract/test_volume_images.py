@@ -124,6 +124,8 @@ def test_of_a_volume_that_is_held(quick, pool, db, folder):
         return
     answer = made(pool, folder / "db", force=True)
     assert content(folder / "db", "raw", folder, MANY) == b"a" * MANY and snapshots(pool) == [] and volumes(pool)["db"]["status"] == "reserved"
+    with pool.image(f"volume-{db['id']}") as opened:
+        assert list(opened.list_snaps()) == []
     name = answer["steps"][0].split()[2]
     assert answer["steps"] == [
         f"record snapshot {name} of volume db as creating",

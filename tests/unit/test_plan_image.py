@@ -178,6 +178,13 @@ def test_what_is_refused(state, wish, words):
         plan_image(WISHES[wish], world_of(backend), backend, backend.files)
 
 
+def test_a_snapshot_that_is_gone_is_taken_again():
+    names = [step.name for step in plan_image(WISHES["made"], world_of(in_ceph("passing, gone")), in_ceph("passing, gone"), InMemory()).acts]
+    assert names[:2] == [f"record snapshot {PASSING.name} of volume db as creating", f"take snapshot {PASSING.name} of volume db"]
+    names = [step.name for step in plan_image(WISHES["made"], world_of(in_ceph("passing")), in_ceph("passing"), InMemory()).acts]
+    assert names == [f"write volume db to image {PATH}", "leave volume db as it was"]
+
+
 def test_what_takes_time_is_not_forced(in_files):
     backend = in_files("held")
     with pytest.raises(StorageError, match="copies it, which takes time; detach it first"):
