@@ -27,7 +27,9 @@ _DELETABLE = ("available", "deleting", *MAKING, "reverting", "error", "error_del
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a volume is made from: another volume, a snapshot of it, an image, or a volume that is kept of that. `force`: although somebody may be writing to it.
+    """What a volume is made from: another volume, a snapshot of it, an image, or a volume that is kept of that.
+
+    `force`: although somebody may be writing to it.
 
     `file` is the image, open and inspected, where a volume is to be made from it; with `fetch` it has to be brought here before.
     """

@@ -143,8 +143,8 @@ options:
     type: bool
   image_cache:
     description:
-      - What is kept of images for further volumes. Images that were downloaded are kept on the storage host - one that is there and has the O(source.checksum), or is what the server
-        still has, is not downloaded again.
+      - What is kept of images for further volumes. Images that were downloaded are kept on the storage host. One that is there and has the
+        O(source.checksum), or is what the server still has, is not downloaded again.
     type: dict
     version_added: 0.2.0
     suboptions:

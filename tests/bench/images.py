@@ -7,7 +7,8 @@
     python -m tests.bench.images [--mib 1024] [--rounds 3] [--write]
 
 Both take turns in one run on one machine, and both end when what they wrote is on the disk: what counts is the ratio of the medians. The
-module's time has all of it, the start of Python included; what a run takes that finds nothing to do is told besides, and taken off for the ratio. --write also writes docs/bench-images.md.
+module's time has all of it, the start of Python included; what a run takes that finds nothing to do is told besides, and taken off for
+the ratio. --write also writes docs/bench-images.md.
 """
 
 from __future__ import annotations
@@ -71,16 +72,16 @@ def measured(folder: Path, mib: int, rounds: int) -> Any:
         clear = {"backend": backend, "name": "db", "state": "absent", "wipe": False}
         yield beside(
             f"volume from {format}", rounds, lambda: module("cinder_volume", options), lambda: module("cinder_volume", clear),
-            lambda: convert(format, "raw", image, folder / "out"), lambda: (folder / "out").unlink(),
+            lambda: convert(format, "raw", image, folder / "out"), (folder / "out").unlink,
         )  # fmt: skip
     module("cinder_volume", {**options, "name": "db"})
-    source = next(path for path in volumes.iterdir() if path.suffix != ".json")
+    source = [path for path in volumes.iterdir() if path.suffix != ".json"][0]
     for format, checksum in (("raw", False), ("qcow2", False), ("qcow2", True)):
         out = {"backend": backend, "path": str(folder / "out.image"), "volume": "db", "format": format, "get_checksum": checksum}
         yield beside(
             f"{format} of volume{', with checksum' if checksum else ''}", rounds, lambda: module("cinder_image", out),
             lambda: module("cinder_image", {**out, "state": "absent"}),
-            lambda: convert("raw", format, source, folder / "out"), lambda: (folder / "out").unlink(),
+            lambda: convert("raw", format, source, folder / "out"), (folder / "out").unlink,
         )  # fmt: skip
 
 

@@ -257,7 +257,8 @@ def test_what_is_kept_and_what_goes_for_it(with_kept):
         "allocate 1 GiB for volume new",
         "mark volume new available",
     ]
-    gone = ["mark volume image-old deleting", "wipe the data of volume image-old", "remove the data of volume image-old", "remove the record of volume image-old"]
+    gone = [f"{act} volume image-old" for act in ("wipe the data of", "remove the data of", "remove the record of")]
+    gone.insert(0, "mark volume image-old deleting")
     assert names("nothing") == first + clone and names("kept") == clone and names("half kept") == first[1:] + clone
     assert names("kept long ago") == [f"note that volume {KEPT.name} was used", *clone]
     assert names("another is kept") == gone + first + clone and names("another is kept", most=2) == first + clone

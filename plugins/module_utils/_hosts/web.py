@@ -72,7 +72,7 @@ def look(url: str) -> t.Optional[Told]:
     Raises NotFound, Refused or Unavailable.
     """
     try:
-        with _asked("HEAD", url, {}) as reply:
+        with contextlib.closing(_asked("HEAD", url, {})) as reply:
             return _told(reply, 0)
     except Failed:
         return None
@@ -87,7 +87,7 @@ def get(url: str, start: int = 0, mark: str = "") -> t.Iterator[Answer]:
     Raises NotFound, Refused, Failed or Cut.
     """
     headers = {"Range": f"bytes={start}-", **({"If-Range": mark} if mark else {})} if start else {}
-    with _asked("GET", url, headers) as reply:
+    with contextlib.closing(_asked("GET", url, headers)) as reply:
         begins = _begin(reply) if reply.status == 206 else 0
         yield Answer(reply, _told(reply, begins), begins)
 
@@ -107,15 +107,12 @@ def _told(reply: t.Any, start: int) -> Told:
     return Told(mark, start + int(length) if length.isdigit() else None)
 
 
-@contextlib.contextmanager
-def _asked(method: str, url: str, headers: t.Dict[str, str]) -> t.Iterator[t.Any]:
+def _asked(method: str, url: str, headers: t.Dict[str, str]) -> t.Any:
+    """The answer, from wherever the address leads to."""
     first, place = url, url
     for _hop in range(_HOPS):
         try:
-            plain = {"Accept-Encoding": "identity", **headers}
-            with _opened(method, place, plain) as reply:
-                yield reply
-            return
+            return _opened(method, place, {"Accept-Encoding": "identity", **headers})
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in _MOVED:
@@ -124,18 +121,15 @@ def _asked(method: str, url: str, headers: t.Dict[str, str]) -> t.Iterator[t.Any
     raise Refused(f"{shown_url(first)} leads round in circles; correct the address")
 
 
-@contextlib.contextmanager
-def _opened(method: str, url: str, headers: t.Dict[str, str]) -> t.Iterator[t.Any]:
+def _opened(method: str, url: str, headers: t.Dict[str, str]) -> t.Any:
     try:
-        reply = open_url(url, method=method, headers=headers, timeout=_SILENCE, follow_redirects="none", decompress=False, http_agent="stackless.block")
+        return open_url(url, method=method, headers=headers, timeout=_SILENCE, follow_redirects="none", decompress=False, http_agent="stackless.block")
     except urllib.error.HTTPError:
         raise
     except Exception as error:  # open_url has many ways to say that there is no connection, and no root for them
         if isinstance(getattr(error, "reason", error), ssl.SSLError) or "certificate" in str(error).lower():
             raise Refused(f"{shown_url(url)} can't be trusted: {_clean(url, error)}; mend its certificate, or have this host trust who signed it") from error
         raise Cut(_clean(url, error)) from error
-    with contextlib.closing(reply):
-        yield reply
 
 
 def _clean(url: str, error: Exception) -> str:
