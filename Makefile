@@ -8,7 +8,7 @@ PYTHON := env LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo) $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ceph demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench bench-ceph bench-lab campaign changelog requirements clean
+.PHONY: help demo demo-ceph demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench bench-ceph bench-images bench-lab campaign changelog requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,10 @@ bench: ## the walk for 1, 10, 50 and 100 attachments, timed
 bench-ceph: ## the same with volumes in a Ceph cluster, beside rbd and virsh
 	@tests/setup.sh test
 	@$(ROOT) -m tests.bench --ceph
+
+bench-images: ## volumes from images and images of volumes, beside qemu-img
+	@tests/setup.sh test
+	@$(ROOT) -m tests.bench.images
 
 bench-lab: ## the same on real kernels, beside targetcli, cinder-rtstool's way and os-brick: takes an hour
 	@tests/setup.sh test

@@ -4,7 +4,9 @@
 
 # Note that this module util is **PRIVATE** to the collection: it can change at any time.
 
-"""Images from outside: nothing reads one before it is known to be what it is said to be, and to lead nowhere else.
+"""Images from outside, and images for others.
+
+Of those from outside nothing reads one before it is known to be what it is said to be, and to lead nowhere else.
 
 A format can make whoever reads it open other files of the host, in the reader's name (CVE-2022-47951, CVE-2024-32498,
 CVE-2024-40767). So the bytes themselves are inspected by oslo.utils, which OpenStack's services use, and qemu-img is told the
@@ -13,16 +15,20 @@ format and never guesses it (CVE-2026-24708).
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
+import json
 import os
-import shutil
 import stat
 import struct
 import typing as t
 
 from ._errors import Failed, NotFound, Refused, Unavailable
-from ._hosts.command import die_together, run
-from ._model.image import SECTOR, Inspected, ImageWish
+from ._hosts.files import part_of, remove_parts, sync_directory, unlink
+from ._hosts.qemu_img import convert
+from ._model.data import as_data
+from ._model.image import SECTOR, Exported, ExportedFiles, Inspected, ImageWish, QemuSource
 
 try:
     from oslo_utils.imageutils import format_inspector
@@ -41,16 +47,16 @@ _WHY = {
     "mbr": "its partition table contradicts itself",
 }
 _CHUNK = 4 << 20
-_HOURS = 24 * 3600.0  # a bound, not a guess
 
 
 class ImageFile(Inspected):
     """A file that is open: what was inspected is what is read later, whatever stands under its name by then."""
 
-    def __init__(self, wish: ImageWish) -> None:
+    def __init__(self, wish: ImageWish, path: t.Optional[str] = None) -> None:
+        """`path` is where it stands when that is not where the wish says."""
         self.wish = wish
         try:
-            self._handle = os.open(wish.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._handle = os.open(path or wish.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
             raise NotFound(f"there is no image {wish.path} on this host; bring it here, or correct source.image") from error
         except OSError as error:
@@ -63,6 +69,18 @@ class ImageFile(Inspected):
     def __del__(self) -> None:
         if hasattr(self, "_handle"):
             os.close(self._handle)
+
+    @property
+    def version(self) -> str:  # type: ignore[override]
+        """Its checksum, or else what changes whenever somebody writes to it."""
+        if self.wish.checksum:
+            return ":".join(self.wish.checksum)
+        found = os.fstat(self._handle)
+        return f"{self.wish.path}\n{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+
+    def used(self) -> None:
+        """Notes when it was needed last, for who has to choose what to remove."""
+        os.utime(self._handle)
 
     @property
     def _path(self) -> str:
@@ -110,17 +128,97 @@ class ImageFile(Inspected):
         if self.wish.checksum is None:
             return
         algorithm, wanted = self.wish.checksum
-        found = hashlib.new(algorithm)
-        for start in range(0, self._size, _CHUNK):
-            found.update(os.pread(self._handle, _CHUNK, start))
-        if found.hexdigest() != wanted:
-            raise self._refused(f"its {algorithm} is {found.hexdigest()}, not {wanted}")
+        found = digest_of(self._handle, algorithm)
+        if found != wanted:
+            raise self._refused(f"its {algorithm} is {found}, not {wanted}")
 
     def convert(self, *target: str, kept: t.Tuple[int, ...] = (), **environment: str) -> None:
         claimed = self.wish.format
-        command = ["qemu-img", "convert", "-t", "writeback", "-f", _QEMU.get(claimed, claimed), *target[:-1], self._path, target[-1]]
-        if shutil.which("qemu-img") is None:
-            raise Unavailable("qemu-img is not installed on this host; install the package qemu-utils")
-        said = run(command, _HOURS, before=die_together, pass_fds=(self._handle, *kept), env=environment)
-        if said.status:
-            raise Failed(f"{self.wish} can't be written: qemu-img says: {' '.join(said.text.split())}; mend that and run again")
+        words = [*target[:-1], self._path, target[-1]]
+        convert(str(self.wish), _QEMU.get(claimed, claimed), words, self.volume_id, pass_fds=(self._handle, *kept), **environment)
+
+
+class Files(ExportedFiles):
+    """Files that are made of volumes, each with a note beside it: <path>.json."""
+
+    def found(self, path: str) -> t.Optional[Exported]:
+        """The file that stands at a path, and what its note says of it; None where there is none."""
+        try:
+            size, regular = os.lstat(path).st_size, stat.S_ISREG(os.lstat(path).st_mode)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unavailable(f"{path} can't be looked at: {error.strerror}; correct path") from error
+        try:
+            with open(_note(path), encoding="utf-8") as handle:
+                told = Exported(**{**json.load(handle), "path": path})
+        except (OSError, ValueError, TypeError):
+            return Exported(path, "", "", "", 0, "", flaw="there is no note of what it is beside it")
+        if not regular or told.size_bytes != size:
+            return dataclasses.replace(told, flaw=f"it is no file of {told.size_bytes} bytes, as the note beside it says")
+        return told
+
+    def write(self, image: Exported, source: QemuSource) -> str:
+        part, what = part_of(image.path), f"image {image.path}"
+        try:
+            remove_parts(image.path)
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
+        except OSError as error:
+            raise Failed(f"{what} can't be written: {error.strerror}; see whether its directory is there and can be written to") from error
+        try:
+            words = ["-O", image.format, *(["-c"] if image.compress else []), source.name, part]
+            convert(what, "raw", words, image.volume_id, **dict(source.environment))
+        except BaseException:
+            self.forget(part)
+            raise
+        return part
+
+    def forget(self, part: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+
+    def keep(self, image: Exported, part: str, checksum: bool) -> None:
+        try:
+            with open(part, "rb") as handle:
+                os.fsync(handle.fileno())
+                size = os.fstat(handle.fileno()).st_size
+                digest = f"sha256:{digest_of(handle.fileno(), 'sha256')}" if checksum else None
+            self._note(dataclasses.replace(image, size_bytes=size, checksum=digest))
+            os.replace(part, image.path)
+            sync_directory(os.path.dirname(image.path))
+        except OSError as error:
+            self.forget(part)
+            raise Failed(f"image {image.path} can't be put in its place: {error.strerror}; mend that and run again") from error
+
+    def _note(self, image: Exported) -> None:
+        """Before the file: a note alone counts for nothing."""
+        part = part_of(_note(image.path))
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as handle:
+            json.dump({key: value for key, value in as_data(image).items() if key != "path"}, handle, indent=1)
+            handle.write("\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(part, _note(image.path))
+
+    def remove(self, path: str) -> None:
+        try:
+            remove_parts(path)
+            unlink(path)
+            unlink(_note(path))
+        except OSError as error:
+            raise Failed(f"image {path} can't be removed: {error.strerror}; mend that and run again") from error
+
+
+def _note(path: str) -> str:
+    return f"{path}.json"
+
+
+def digest_of(handle: int, algorithm: str) -> str:
+    """The checksum of a file, as hexadecimal digits."""
+    found, start = hashlib.new(algorithm), 0
+    while True:
+        piece = os.pread(handle, _CHUNK, start)
+        if not piece:
+            return found.hexdigest()
+        found.update(piece)
+        start += len(piece)

@@ -8,11 +8,10 @@
 
 from __future__ import annotations
 
-import datetime
 import typing as t
 import uuid
 
-from ._manage_volume import OnBackend, metadata_of, text_of
+from ._manage_volume import OnBackend, metadata_of, text_of, utc_now
 from ._model.volume import Snapshot, Volume, check_name, record_of
 from ._plan_snapshot import SnapshotWish, plan_snapshot
 from ._reconcile import Plan, World
@@ -33,7 +32,7 @@ class Snapshots(OnBackend):
             force=bool(item.get("force")),
             clones=item.get("clones") or "refuse",
             fresh_id=str(uuid.uuid4()),
-            now=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            now=utc_now(),
         )
 
     def with_snapshots(self, want: SnapshotWish) -> t.Tuple[str, ...]:

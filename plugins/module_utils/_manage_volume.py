@@ -9,20 +9,25 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import typing as t
 import uuid
 
+from ._downloads import Download
 from ._errors import Invalid
+from ._hosts import progress
 from ._images import ImageFile
-from ._model.image import ImageWish, image_wish
+from ._model.image import ImageWish, Inspected, image_wish, secrets_of
 from ._model.pool import pool_result
-from ._model.volume import Attachment, Volume, check_name, check_size, record_of, volume_from
+from ._model.volume import GIB, MAKING, Attachment, Volume, check_name, check_size, record_of, volume_from
 from ._plan_attachment import AttachmentWish, plan_attachment
-from ._plan_volume import Source, VolumeWish, plan_volume
+from ._plan_kept_image import Keeping, plan_with_kept
+from ._plan_volume import Source, VolumeWish
 from ._reconcile import Lock, Plan, Resource, World
 from ._volumes import open_backend
 
 _MAX_TEXT = 255
+IMAGE_CACHE = "/var/cache/stackless-block/images"
 
 
 class OnBackend(Resource):
@@ -65,7 +70,9 @@ class Volumes(OnBackend):
 
     def __init__(self, options: t.Dict[str, t.Any]) -> None:
         super().__init__(options)
-        self.images: t.Dict[ImageWish, ImageFile] = {}  # that were inspected
+        self.images: t.Dict[ImageWish, Inspected] = {}  # that were inspected, or are yet to be downloaded
+        self.promised: t.Set[ImageWish] = set()  # images that an item before this one brings
+        self.cache: t.Dict[str, t.Any] = options.get("image_cache") or {}
 
     def want(self, item: t.Dict[str, t.Any]) -> VolumeWish:
         name = check_name(item.get("name"))
@@ -90,22 +97,44 @@ class Volumes(OnBackend):
     def observe(self, wants: t.Sequence[t.Any]) -> World:
         if self.advice is None:
             self.advice = self.backend.advice()
+        self.promised.clear()
         return super().observe(wants)
 
     def with_snapshots(self, want: VolumeWish) -> t.Tuple[str, ...]:
         return tuple(filter(None, [want.name, want.new_name, want.source and want.source.volume]))
 
     def plan(self, want: VolumeWish, world: World) -> Plan:
-        return self.warned(plan_volume(self._with_image(want, world), world, self.backend), *(self.advice or ()))
+        want = self._with_image(want, world)
+        plan, besides = plan_with_kept(want, self._keeping(), world, self.backend)
+        world.update(besides)
+        if want.source and want.source.image and want.source.fetch:
+            self.promised.add(want.source.image)
+        return self.warned(plan, *(self.advice or ()))
 
     def _with_image(self, want: VolumeWish, world: World) -> VolumeWish:
-        """The wish with its image, open and inspected, where a volume is to be made from it."""
-        have = world.get(want.name) or world.get(want.new_name)
-        if not want.present or want.source is None or want.source.image is None or (have is not None and have.status != "creating"):
+        """The wish with its image, open and inspected or ready to be brought, where a volume is to be made from it."""
+        image = want.source.image if want.source and want.present else None
+        if image is None or _is_made(world.get(want.name) or world.get(want.new_name)):
             return want
-        if want.source.image not in self.images:
-            self.images[want.source.image] = ImageFile(want.source.image)
-        return dataclasses.replace(want, source=dataclasses.replace(want.source, file=self.images[want.source.image]))
+        if image not in self.images:
+            self.images[image] = self._image(image)
+        file = self.images[image]
+        return dataclasses.replace(want, source=Source(image=image, file=file, fetch=not file.here and image not in self.promised))
+
+    def _keeping(self) -> Keeping:
+        most = self.cache.get("volumes_gib")
+        return Keeping(self.cache.get("volumes") or 0, None if most is None else most * GIB, utc_now(), str(uuid.uuid4()))
+
+    def _image(self, wish: ImageWish) -> Inspected:
+        if wish.url is None:
+            return ImageFile(wish)
+        most = self.cache.get("size_gib")
+        return Download(wish, self.cache.get("path") or IMAGE_CACHE, 20 if most is None else most, self.options.get("lock_timeout") or 0)
+
+    @staticmethod
+    def hidden(options: t.Dict[str, t.Any]) -> t.Set[str]:
+        sources = [item.get("source") or {} for item in [options, *(options.get("volumes") or ())]]
+        return {secret for source in sources for secret in secrets_of(source.get("image") or "")}
 
     def settled(self, plan: Plan, world: World) -> bool:
         """Others may have gone on with a volume since, or made another one of its name."""
@@ -156,8 +185,10 @@ def find_volumes(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
     """The volumes of a backend, ordered by name, or those of exactly the given names."""
     backend = open_backend(options["backend"])
     found = backend.observe()
-    names = found if options.get("names") is None else set(options["names"]) & set(found)
-    return {"volumes": [volume_result(found[name]) for name in sorted(names)], "warnings": list(backend.warnings)}
+    names = set(found) if options.get("names") is None else set(options["names"]) & set(found)
+    kept = {name for name in names if found[name].kept_at}
+    shown = {"volumes": names - kept, "images": kept}
+    return {**{what: [volume_result(found[name]) for name in sorted(some)] for what, some in shown.items()}, "warnings": list(backend.warnings)}
 
 
 def find_pool(options: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
@@ -172,7 +203,13 @@ def volume_result(volume: t.Optional[Volume]) -> t.Dict[str, t.Any]:
     if volume is None:
         return {"status": "deleted", "record": None}
     record = record_of(volume)
-    return {**record, "size_gib": volume.size_bytes >> 30, "record": record}
+    return {**record, "size_gib": volume.size_bytes >> 30, "progress": _progress(volume), "record": record}
+
+
+def _progress(volume: Volume) -> t.Optional[float]:
+    """How far what goes on with a volume, or a snapshot of it, is; a run that was killed may have left a number behind."""
+    going_on = {volume.status, *(snapshot.status for snapshot in volume.snapshots)} & {"downloading", "uploading"}
+    return progress.percent(volume.id) if going_on else None
 
 
 def attachment_result(volume: Volume, instance: str) -> t.Dict[str, t.Any]:
@@ -205,6 +242,10 @@ def _attachment_fields(attachment: Attachment) -> t.Dict[str, t.Any]:
     return {"attachment_id": attachment.id, **{name: getattr(attachment, name) for name in names}}
 
 
+def _is_made(volume: t.Optional[Volume]) -> bool:
+    return volume is not None and volume.status not in MAKING
+
+
 def _source(name: str, source: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[Source]:
     if source is None:
         return None
@@ -217,6 +258,10 @@ def _source(name: str, source: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[Sou
         raise Invalid(f"volume {name} can't be made from itself; give another name, or revert_to to make it what it was at a snapshot")
     snapshot = None if source.get("snapshot") is None else check_name(source["snapshot"], "snapshot")
     return Source(check_name(source["volume"]), snapshot, bool(source.get("force")))
+
+
+def utc_now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def text_of(name: str, key: str, item: t.Dict[str, t.Any]) -> t.Optional[str]:

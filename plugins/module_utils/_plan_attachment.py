@@ -52,7 +52,7 @@ _FORWARDS = ("reserve", "initialize")
 _BACKWARDS = ("begin_detaching", "give_up", "fence", "terminate", "release")
 
 # A volume in one of these may be reserved; in-use only when it is multiattach.
-_RESERVABLE = ("available", "downloading")
+_RESERVABLE = ("available",)
 _SHAREABLE = ("in-use", "attaching", "reserved")
 
 
@@ -85,12 +85,18 @@ def plan_attachment(want: AttachmentWish, world: World, backend: VolumeBackend) 
     if volume.status in BUSY:
         raise Conflict(f"volume {volume.name} is {volume.status}; run the play that was at it to its end first")
     if want.action == "reserve":
+        _check_own(volume)
         check_not_copied(volume, world, backend, f"volume {volume.name} can't be reserved for {want.instance}")
     after = _after(want, volume)
     steps = () if after == volume else (*_fencing(want, volume, backend), _step(want, volume, after, backend))
     if want.action in _FORWARDS:
         steps = activation(volume, backend) + steps
     return Plan(volume.name, volume, after, steps, label=_label(want))
+
+
+def _check_own(volume: Volume) -> None:
+    if volume.kept_at:
+        raise Refused(f"volume {volume.name} is kept of image {volume.source_image} and given to nobody; make a volume from that image")
 
 
 def _nothing_to_take_back(want: AttachmentWish, volume: t.Optional[Volume], backend: VolumeBackend) -> Plan:

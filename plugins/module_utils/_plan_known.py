@@ -11,12 +11,12 @@ from __future__ import annotations
 import typing as t
 
 from ._errors import Conflict, NotFound, Refused
-from ._model.volume import GIB, Snapshot, Volume
+from ._model.volume import GIB, MAKING, Snapshot, Volume
 from ._reconcile import Step, World
 from ._volumes import VolumeBackend
 
 # Somebody is at the volume itself, or was killed there: its record must not be moved under them.
-BUSY = ("creating", "extending", "reverting", "restoring-backup", "deleting")
+BUSY = (*MAKING, "uploading", "extending", "reverting", "restoring-backup", "deleting")
 
 
 def volume_named(name: str, world: World) -> t.Optional[Volume]:
@@ -42,7 +42,7 @@ def known_snapshot(volume: Volume, name: str) -> Snapshot:
     if snapshot is None:
         near = ", ".join(sorted(one.name for one in volume.snapshots)[:8]) or "none"
         raise NotFound(f"volume {volume.name} has no snapshot {name}; take it first, or choose one of: {near}")
-    if snapshot.status != "available":
+    if snapshot.status not in ("available", "uploading"):
         raise Conflict(f"snapshot {name} of volume {volume.name} is {snapshot.status}; run the play that was at it to its end first")
     check_taken(volume, snapshot)
     return snapshot
@@ -77,7 +77,7 @@ def check_still(volume: Volume, backend: VolumeBackend, what: str, forced: bool,
 def check_not_copied(volume: Volume, world: World, backend: VolumeBackend, what: str, snapshot: t.Optional[Snapshot] = None, whole: bool = False) -> None:
     """Refuses what would disturb a copy of a volume, of one snapshot, or with `whole` of any; it may be a killed run's, half made."""
     taking = [] if snapshot or backend.instant(volume) else [*_being_taken(volume)]
-    of = [one for one in filter(None, world.values()) if one.status == "creating" and one.source_volid == volume.id]
+    of = [one for one in filter(None, world.values()) if one.status in MAKING and one.source_volid == volume.id]
     copied = [one for one in of if not backend.instant(volume, one.allocation)]
     made = [f"volume {one.name}" for one in copied if whole or one.snapshot_id == (snapshot and snapshot.id)]
     if taking or made:

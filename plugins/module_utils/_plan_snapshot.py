@@ -101,6 +101,8 @@ def _absent(want: SnapshotWish, volume: t.Optional[Volume], world: World, backen
         return Plan(want.volume, volume, volume, label=str(want), warnings=() if volume else (warning,))
     if volume.status in BUSY:
         raise Conflict(f"{want} can't be deleted while the volume is {volume.status}; run the play that was at it to its end first")
+    if have.status == "uploading":
+        raise Conflict(f"{want} can't be deleted while it is written to {have.uploading_to}; let the run that is at it end, or run it again if it was killed")
     check_not_copied(volume, world, backend, f"{want} can't be deleted", have)
     clones = checked_clones(f"{want} can't be deleted", volume, have, world, backend, want.clones)
     return Plan(volume.name, volume, volume.without_snapshot(want.name), _deletion(want, volume, have, backend, clones), label=str(want))

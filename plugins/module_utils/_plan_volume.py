@@ -13,7 +13,7 @@ import typing as t
 
 from ._errors import Conflict, Invalid, NotFound, Refused
 from ._model.image import ImageWish, Inspected
-from ._model.volume import GIB, Volume
+from ._model.volume import GIB, MAKING, Volume
 from ._plan_clones import checked_clones, separation
 from ._plan_known import BUSY, activation, check_data, check_not_copied, check_not_taken, check_still
 from ._plan_known import gib, known_snapshot, known_volume, others, volume_named, who
@@ -22,7 +22,7 @@ from ._volumes import Clone, VolumeBackend
 
 # From which statuses there is a way: an earlier run may have been stopped in those between two.
 _GROWABLE = ("available", "in-use", "extending")
-_DELETABLE = ("available", "deleting", "creating", "reverting", "restoring-backup", "error", "error_deleting", "error_extending")
+_DELETABLE = ("available", "deleting", *MAKING, "reverting", "restoring-backup", "error", "error_deleting", "error_extending")
 # What other wishes have begun, and only they can finish.
 _OTHERS_DO = {
     "deleting": "deleted by an earlier run; finish that with state=absent, then make it anew",
@@ -32,9 +32,11 @@ _OTHERS_DO = {
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a volume is made from: another volume, a snapshot of it, or an image. `force`: although somebody may be writing to it.
+    """What a volume is made from: another volume, a snapshot of it, an image, or a volume that is kept of that.
 
-    `file` is the image, open and inspected, where a volume is to be made from it.
+    `force`: although somebody may be writing to it.
+
+    `file` is the image, open and inspected, where a volume is to be made from it; with `fetch` it has to be brought here before.
     """
 
     volume: t.Optional[str] = None
@@ -42,10 +44,11 @@ class Source:
     force: bool = False
     image: t.Optional[ImageWish] = None
     file: t.Optional[Inspected] = dataclasses.field(default=None, compare=False, repr=False)
+    fetch: bool = False
 
     def __str__(self) -> str:
         if self.image:
-            return str(self.image)
+            return f"{self.image}, kept as volume {self.volume}" if self.volume else str(self.image)
         return f"snapshot {self.snapshot} of volume {self.volume}" if self.snapshot else f"volume {self.volume}"
 
 
@@ -68,6 +71,7 @@ class VolumeWish:
     cascade: bool = False
     clones: str = "refuse"
     fresh_id: str = ""
+    kept_at: t.Optional[str] = None
 
 
 def plan_volume(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
@@ -110,6 +114,11 @@ class _Origin:
     image: t.Optional[str] = None
     warnings: t.Tuple[str, ...] = ()
 
+    @property
+    def status(self) -> str:
+        """Of a volume that is being made from it."""
+        return "downloading" if self.image and not self.volume_id else "creating"
+
 
 def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
     if want.revert_to is not None:
@@ -128,33 +137,40 @@ def _create(want: VolumeWish, world: World, backend: VolumeBackend) -> Plan:
         source_volid=origin.volume_id,
         snapshot_id=origin.snapshot_id,
         source_image=origin.image,
+        kept_at=want.kept_at,
         path=backend.locate(want.fresh_id),
         data_bytes=size,  # as later items of the same task see it
     )
     refusal = backend.missing(after, others(world, None))
     if refusal:
         raise Refused(f"volume {want.name} can't be made: {refusal}")
-    creating = dataclasses.replace(after, status="creating")
-    record = Step(f"record volume {want.name} as creating{origin.said}", backend.swap, (None, creating))
+    creating = dataclasses.replace(after, status=origin.status)
+    record = Step(f"record volume {want.name} as {creating.status}{origin.said}", backend.swap, (None, creating))
     steps = (record,) + _creation(want, creating, after, world, backend)
     return Plan(want.name, None, after, steps, warnings=origin.warnings, undo=_unmaking(creating, backend))
 
 
 def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBackend) -> _Origin:
     said = f", from {source}"
-    if source.image is not None:
+    if source.image is not None and source.volume is None:
         return _Origin(size_bytes=source.file.virtual_bytes if source.file else 0, image=source.image.path, said=said)
     volume = known_volume(t.cast(str, source.volume), world, backend.where)
     if source.snapshot is not None:
         snapshot = known_snapshot(volume, source.snapshot)
         return _Origin(volume.id, snapshot.id, snapshot.size_bytes, volume.volume_type, said)
-    if volume.status in BUSY:
-        raise Conflict(f"volume {want.name} can't be made from volume {volume.name}, which is {volume.status}; {who(volume)}")
     allocation = want.allocation or backend.allocation
-    check_still(volume, backend, f"volume {want.name} can't be made from volume {volume.name}", source.force, "source.force=true", allocation)
-    check_data(volume)
+    _check_source_still(want, source, volume, allocation, backend)
     outlook = backend.outlook(volume) if backend.instant(volume, allocation) else None
-    return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said, warnings=(outlook,) if outlook else ())
+    image = source.image and source.image.path
+    return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said, image, (outlook,) if outlook else ())
+
+
+def _check_source_still(want: VolumeWish, source: Source, volume: Volume, allocation: str, backend: VolumeBackend) -> None:
+    what = f"volume {want.name} can't be made from volume {volume.name}"
+    if volume.status in BUSY:
+        raise Conflict(f"{what}, which is {volume.status}; {who(volume)}")
+    check_still(volume, backend, what, source.force, "source.force=true", allocation)
+    check_data(volume)
 
 
 def _unmaking(creating: Volume, backend: VolumeBackend) -> t.Tuple[Step, ...]:
@@ -173,13 +189,20 @@ def _unmake(creating: Volume, backend: VolumeBackend) -> None:
 
 
 def _first_size(want: VolumeWish, origin: _Origin, backend: VolumeBackend) -> int:
-    least = -(-origin.size_bytes // GIB)
-    size = want.size_bytes or least * GIB
+    size = want.size_bytes or _whole_gib(origin.size_bytes) * GIB
     if not size:
         raise Invalid(f"volume {want.name} does not exist at {backend.where} yet and needs a size_gib to be made")
-    if size < origin.size_bytes:
-        raise Refused(f"volume {want.name} can't have {size // GIB} GiB, as {want.source} needs {least}; make it at least as large")
+    _check_fits(want.name, size, want.source, origin.size_bytes)
     return size
+
+
+def _whole_gib(size: int) -> int:
+    return -(-size // GIB)
+
+
+def _check_fits(name: str, size: int, source: t.Optional[Source], needed: int) -> None:
+    if size < needed:
+        raise Refused(f"volume {name} can't have {size // GIB} GiB, as {source} needs {_whole_gib(needed)}; make it at least as large")
 
 
 def _creation(want: VolumeWish, creating: Volume, after: Volume, world: World, backend: VolumeBackend) -> t.Tuple[Step, ...]:
@@ -193,23 +216,37 @@ def _creation(want: VolumeWish, creating: Volume, after: Volume, world: World, b
 
 def _filling(source: Source, creating: Volume, world: World, backend: VolumeBackend) -> t.Iterator[Step]:
     """What brings the data of the source to a volume that is being made."""
+    if creating.source_volid:
+        made_from = next((one for one in others(world, creating) if one.id == creating.source_volid), None)
+        if backend.copies(creating, made_from):
+            yield Step(f"copy to {creating.name} what it shares with its source", backend.copy, (creating,))
+        return
     if creating.source_image and source.file is None:
         raise Conflict(f"volume {creating.name} is half made from image {creating.source_image}; run that to its end, or delete the volume with state=absent")
+    if creating.source_image and source.fetch:
+        yield Step(f"download {source}", _bring, (creating, source, backend))
     if creating.source_image:
-        yield Step(f"write {source} to volume {creating.name}", backend.fill, (creating, source.file))
-    made_from = next((one for one in others(world, creating) if one.id == creating.source_volid), None)
-    if creating.source_volid and backend.copies(creating, made_from):
-        yield Step(f"copy to {creating.name} what it shares with its source", backend.copy, (creating,))
+        yield Step(f"write {source} to volume {creating.name}", _fill, (creating, t.cast(Inspected, source.file), backend))
+
+
+def _bring(creating: Volume, source: Source, backend: VolumeBackend) -> None:
+    """Gets an image, for which the size of the volume is known but not its own."""
+    image = t.cast(Inspected, source.file)
+    version, image.volume_id = image.version, creating.id
+    with backend.pause():  # it takes minutes, and the record says what goes on
+        image.bring(creating.size_bytes)
+    if creating.kept_at and image.version != version:
+        raise Conflict(f"{source} has changed meanwhile; run again")
+    _check_fits(creating.name, creating.size_bytes, source, image.virtual_bytes)
 
 
 def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend) -> Plan:
-    if have.status in _OTHERS_DO:
-        raise Conflict(f"volume {have.name} is half {_OTHERS_DO[have.status]}")
+    _check_own(want, have)
     if want.source is not None:
         _check_source(want.source, have, world)
     changes = _changes(want, have)
     after = dataclasses.replace(have, size_bytes=_wished_size(want, have), **changes)
-    if have.status == "creating":  # an earlier run was stopped between the record and the data: go on from there
+    if have.status in MAKING:  # an earlier run was stopped between the record and the data: go on from there
         after = dataclasses.replace(after, status="available")
         return dataclasses.replace(_way(want, have, after, _creation(want, have, after, world, backend)), undo=_unmaking(have, backend))
     check_data(have)
@@ -220,6 +257,18 @@ def _update(want: VolumeWish, have: Volume, world: World, backend: VolumeBackend
     if after.size_bytes > have.size_bytes or have.status == "extending":
         return _growth(want, have, dataclasses.replace(after, status=have.at_rest().status), world, backend)
     return _way(want, have, after, activation(have, backend) + _touch(have, after, sorted(changes), backend))
+
+
+def _fill(creating: Volume, image: Inspected, backend: VolumeBackend) -> None:
+    image.volume_id = creating.id
+    backend.fill(creating, image)
+
+
+def _check_own(want: VolumeWish, have: Volume) -> None:
+    if have.kept_at and not want.kept_at:
+        raise Refused(f"volume {have.name} is kept of image {have.source_image}, for volumes that are made from that; choose another name")
+    if have.status in _OTHERS_DO:
+        raise Conflict(f"volume {have.name} is half {_OTHERS_DO[have.status]}")
 
 
 def _touch(have: Volume, after: Volume, changes: t.Sequence[str], backend: VolumeBackend) -> t.Tuple[Step, ...]:
@@ -358,6 +407,9 @@ def _obstacles(want: VolumeWish, have: Volume, backend: VolumeBackend) -> t.Iter
     dependants = backend.dependants(have)
     if dependants:
         yield f"{dependants}; remove that first"
+    for snapshot in have.snapshots:
+        if snapshot.status == "uploading":
+            yield f"its snapshot {snapshot.name} is written to {snapshot.uploading_to}; let the run that is at it end, or run it again if it was killed"
     if have.snapshots and not want.cascade:
         names = ", ".join(sorted(snapshot.name for snapshot in have.snapshots))
         yield f"it has snapshots: {names}; delete them first, or with it by cascade=true"

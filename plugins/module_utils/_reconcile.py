@@ -92,6 +92,11 @@ class Resource:
     def hold(self, lock: Lock) -> None:
         """Takes the lock that is held from now on, which a step that takes long may pause."""
 
+    @staticmethod
+    def hidden(options: t.Dict[str, t.Any]) -> t.Set[str]:
+        """Texts inside the options that nobody may see, although the options themselves are shown."""
+        return set()
+
     def want(self, item: t.Dict[str, t.Any]) -> t.Any:
         """The wish of one item as a value of the model; raises Invalid."""
         raise NotImplementedError
@@ -190,6 +195,9 @@ class _Patience:
 
 def reconcile(module: t.Any, resource_class: t.Type[Resource]) -> None:
     """Runs a module: brings every item to its wanted state, or in check mode tells what would be done."""
+    hidden = resource_class.hidden(module.params)
+    if hidden:
+        module.no_log_values |= hidden
     try:
         resource = resource_class(module.params)
         outcomes = [Outcome(item) for item in items_of(module.params, resource.plural)]

@@ -86,10 +86,15 @@ options:
         type: str
       image:
         description:
-          - The absolute path of an image on the storage host. What is beyond its end in the volume is zeros.
+          - An image - the absolute path of a file on the storage host, or where the storage host can download it with C(http://) or C(https://).
+            What is beyond its end in the volume is zeros.
+          - What is downloaded needs a O(size_gib), as its own size is known only when it is here. It is kept, see O(image_cache). Certificates
+            are checked, and the proxies of the environment are used. A download that was cut goes on where it was.
+          - A user and a password in the address, and what follows a question mark, are neither recorded nor returned. Of a volume that is there
+            the rest of the address is compared.
           - It is inspected before anything reads it. One that builds upon or leads to other files, has features that nobody knows, is encrypted, or is
             not of the format that it is said to be, is refused.
-        type: path
+        type: str
       format:
         description:
           - The format of the image, needed with O(source.image). It is never guessed.
@@ -135,6 +140,37 @@ options:
       - Whether the data, and that of snapshots which go with it, is overwritten with zeros before it is removed. The default is V(true).
       - Thin volumes need no overwriting, as their pool zeroes every block before it gives it to another one. RBD images need none either.
     type: bool
+  image_cache:
+    description:
+      - What is kept of images for further volumes. Images that were downloaded are kept on the storage host. One that is there and has the
+        O(source.checksum), or is what the server still has, is not downloaded again.
+    type: dict
+    version_added: 0.2.0
+    suboptions:
+      path:
+        description:
+          - The absolute path of a directory. It is made when it is not there, and must be open to nobody but this task's user.
+        type: path
+        default: /var/cache/stackless-block/images
+      size_gib:
+        description:
+          - How much may be kept, in GiB. Those that were not used for the longest time go first; the one that was downloaded last stays.
+        type: int
+        default: 20
+      volumes:
+        description:
+          - Of how many images a volume is kept in the backend, as C(image_volume_cache_max_count) of Cinder. Further volumes of such an image are made
+            from that volume, as clones where the storage can share data. The one that was not used for the longest time goes first.
+          - A kept volume is named C(image-) and a number made of the image and its version. M(stackless.block.cinder_volume_info) shows it among
+            RV(stackless.block.cinder_volume_info#module:images). Nobody gets it; it may be deleted with O(state=absent).
+          - It is as large as the image needs or, where that was not known, as the first volume that was made from it. A volume that shall be smaller
+            is made from the image itself.
+        type: int
+        default: 0
+      volumes_gib:
+        description:
+          - How large all kept volumes together may be, in GiB. There is no limit by default.
+        type: int
   volumes:
     description:
       - Many volumes in one task. Top-level options are the defaults of the items.
@@ -202,6 +238,26 @@ EXAMPLES = r"""
     size_gib: 10
     source: {image: /srv/images/debian-12.qcow2, format: qcow2}
 
+- name: Make a volume from an image that is downloaded first
+  stackless.block.cinder_volume:
+    backend: "{{ backend }}"
+    name: web-4
+    size_gib: 10
+    source:
+      image: https://images.example.com/debian-12.qcow2
+      format: qcow2
+      checksum: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+
+- name: Make many volumes as clones of one that is kept of the image
+  stackless.block.cinder_volume:
+    backend: {driver: rbd, pool: volumes}
+    size_gib: 10
+    source: {image: /srv/images/debian-12.qcow2, format: qcow2}
+    image_cache: {volumes: 5}
+    volumes:
+      - {name: node-1}
+      - {name: node-2}
+
 - name: Delete a volume, and overwrite what was on it
   stackless.block.cinder_volume:
     backend: "{{ backend }}"
@@ -255,6 +311,11 @@ results:
       type: str
       returned: success
       sample: available
+    progress: &r_progress
+      description: How far what another run does with the volume is, in percent; null when nothing goes on. See M(stackless.block.cinder_volume_info).
+      type: float
+      returned: when the volume is there
+      sample: null
     size_gib: &r_size_gib
       description: The size in GiB.
       type: int
@@ -293,7 +354,7 @@ results:
       returned: when the volume is there
       sample: null
     source_image: &r_source_image
-      description: The image that it was made from; null where it was not.
+      description: The image that it was made from, without user, password and what follows a question mark; null where it was not.
       type: str
       returned: when the volume is there
       sample: null
@@ -310,6 +371,7 @@ steps:
   sample: [record volume db-data as creating]
 id: *r_id
 status: *r_status
+progress: *r_progress
 size_gib: *r_size_gib
 size_bytes: *r_size_bytes
 path: *r_path
@@ -323,7 +385,7 @@ record: *r_record
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
+from ansible_collections.stackless.block.plugins.module_utils._manage_volume import IMAGE_CACHE, Volumes
 from ansible_collections.stackless.block.plugins.module_utils._model.image import FORMATS
 from ansible_collections.stackless.block.plugins.module_utils._reconcile import list_spec, reconcile
 from ansible_collections.stackless.block.plugins.module_utils._volumes import BACKEND_OPTIONS
@@ -342,7 +404,7 @@ OPTIONS = {
         "type": "dict",
         "options": {
             "volume": {"type": "str"},
-            "image": {"type": "path"},
+            "image": {"type": "str"},
             "format": {"type": "str", "choices": list(FORMATS)},
             "checksum": {"type": "str"},
             "snapshot": {"type": "str"},
@@ -354,11 +416,20 @@ OPTIONS = {
     "clones": {"type": "str", "choices": ["refuse", "flatten", "trash"]},
     "wipe": {"type": "bool"},
 }
+CACHE = {
+    "type": "dict",
+    "options": {
+        "path": {"type": "path", "default": IMAGE_CACHE},
+        "size_gib": {"type": "int", "default": 20},
+        "volumes": {"type": "int", "default": 0},
+        "volumes_gib": {"type": "int"},
+    },
+}
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=list_spec("volumes", OPTIONS, backend={"type": "dict", "required": True, "options": BACKEND_OPTIONS}),
+        argument_spec=list_spec("volumes", OPTIONS, backend={"type": "dict", "required": True, "options": BACKEND_OPTIONS}, image_cache=CACHE),
         mutually_exclusive=[("name", "volumes")],
         required_one_of=[("name", "volumes")],
         supports_check_mode=True,

@@ -57,6 +57,13 @@ volumes:
       type: str
       returned: success
       sample: in-use
+    progress:
+      description:
+        - How far what goes on with the volume is, in percent, while it or a snapshot of it is C(downloading) or C(uploading) on this host; null otherwise.
+        - First it counts the download of an image, then what is written.
+      type: float
+      returned: success
+      sample: null
     size_gib:
       description: The size in GiB.
       type: int
@@ -81,6 +88,29 @@ volumes:
       returned: success
       sample:
         - {name: before-upgrade, status: available, created_at: '2026-01-31T23:00:00Z'}
+images:
+  description:
+    - Volumes that are kept of images, so that others are made from them, ordered by name. See O(stackless.block.cinder_volume#module:image_cache.volumes).
+    - They have what RV(volumes) have.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The name of the volume.
+      type: str
+      returned: success
+      sample: image-9f86d081884c7d659a2feaa0
+    source_image:
+      description: The image that it holds.
+      type: str
+      returned: success
+      sample: https://images.example.com/debian-12.qcow2
+    kept_at:
+      description: When a volume was made from it last, in UTC and to the hour.
+      type: str
+      returned: success
+      sample: '2026-01-31T23:00:00Z'
 """
 
 from ansible.module_utils.basic import AnsibleModule

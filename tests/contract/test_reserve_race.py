@@ -29,6 +29,7 @@ class Module:
     check_mode = False
 
     def __init__(self, **params):
+        self.no_log_values = set()
         self.params = {"timeout": 10, "lock_timeout": 10, "assume": [], **params}
 
     def exit_json(self, **answer):

@@ -133,7 +133,7 @@ def test_the_same_instance_on_another_host_is_refused():
         act("reserve", volume(MINE), host="compute-9")
 
 
-@pytest.mark.parametrize("status", ["creating", "deleting", "extending"])
+@pytest.mark.parametrize("status", ["creating", "downloading", "deleting", "extending"])
 @pytest.mark.parametrize("action", ["reserve", "complete", "begin_detaching", "release"])
 def test_a_volume_somebody_is_at_is_left_alone(status, action):
     with pytest.raises(Conflict, match=f"is {status}; run the play"):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from ansible_collections.stackless.block.plugins.module_utils._manage_snapshot i
 from ansible_collections.stackless.block.plugins.module_utils._model.image import ImageWish
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import AttachmentWish, plan_attachment
+from ansible_collections.stackless.block.plugins.module_utils._plan_kept_image import Keeping, plan_with_kept
 from ansible_collections.stackless.block.plugins.module_utils._plan_snapshot import SnapshotWish, plan_snapshot
 from ansible_collections.stackless.block.plugins.module_utils._plan_volume import Source, VolumeWish, plan_volume
 from ansible_collections.stackless.block.plugins.module_utils._volumes._rbd_image import Image, record_text, snapshot_name, volume_of
@@ -46,6 +48,8 @@ class OfZeros:
     """Stands in for an image that was inspected; tests/contract/test_images.py has real ones."""
 
     virtual_bytes = GIB
+    here = True
+    version = "1"
 
     def convert(self, *target, kept=(), **_environment):
         if target[-1].startswith("/") and not kept:
@@ -77,7 +81,7 @@ STATES = {
     "half cloned": (volume(snapshots=(MONDAY,)), True, HALF_CLONE),
     "cloned": (volume(snapshots=(MONDAY,)), True, CLONE),
     "dropping, cloned": (volume(snapshots=(DROPPING,)), True, CLONE),
-    "half made from an image": (volume(), False, dataclasses.replace(FROM_IMAGE, status="creating")),
+    "half made from an image": (volume(), False, dataclasses.replace(FROM_IMAGE, status="downloading")),
     "made from an image": (volume(), False, FROM_IMAGE),
     "damaged": (volume(snapshots=(MONDAY,), status=7), True, None),
 }
@@ -209,6 +213,91 @@ def in_group(state, allocation="thin"):
     if there:
         backend._create(f"_snapshot-{MON}", GIB, [SNAPSHOT], "thin" if allocation == "thin" else None)
     return backend
+
+
+KEPT = volume("image-" + hashlib.sha256(b"raw\n1").hexdigest()[:24], ID, source_image="/srv/images/disk", kept_at=NOW)
+OLD = volume("image-old", MON, source_image="/srv/images/old", kept_at="2026-01-01T00:00:00Z")
+KEPT_STATES = {
+    "nothing": (),
+    "kept": (KEPT,),
+    "kept long ago": (dataclasses.replace(KEPT, kept_at="2026-01-31T22:59:59Z"),),
+    "half kept": (dataclasses.replace(KEPT, status="downloading"),),
+    "half gone": (dataclasses.replace(KEPT, status="deleting"),),
+    "another's": (dataclasses.replace(KEPT, kept_at=None, source_image=None),),
+    "another is kept": (OLD,),
+    "another is held": (dataclasses.replace(OLD, status="in-use", attachments=(ATTACHED,)),),
+    "another is half gone": (dataclasses.replace(OLD, status="deleting"),),
+    "half cloned": (KEPT, volume("new", NEW, status="creating", source_volid=ID, source_image="/srv/images/disk")),
+    "half filled": (volume("new", NEW, status="downloading", source_image="/srv/images/disk"),),
+    "cloned": (KEPT, volume("new", NEW, source_volid=ID, source_image="/srv/images/disk")),
+}
+
+
+def keeping(backend, states, wish="from an image", most=1):
+    keep = Keeping(most, None, NOW, ID)
+    return plan_with_kept(VOLUME_WISHES[wish], keep, states, backend)
+
+
+@pytest.fixture
+def with_kept(tmp_path):
+    """Makes a directory with these volumes, always the same one."""
+
+    def make(state):
+        path = tmp_path / "volumes"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        backend = FileBackend(str(path))
+        for one in KEPT_STATES[state]:
+            backend.swap(None, dataclasses.replace(one, allocation="sparse", path=backend.locate(one.id)))
+            if one.status not in ("creating", "downloading"):
+                backend.allocate(one)
+        return backend
+
+    return make
+
+
+@pytest.mark.parametrize("wish", ["from an image", "larger than its image"])
+@pytest.mark.parametrize("state", KEPT_STATES)
+def test_laws_of_kept_images(with_kept, state, wish):
+    laws.hold(laws.Subject(lambda: with_kept(state), observe, lambda backend, world: keeping(backend, world, wish)[0], files))
+
+
+def test_what_is_kept_and_what_goes_for_it(with_kept):
+    def names(state, **more):
+        backend = with_kept(state)
+        return [step.name for step in keeping(backend, observe(backend), **more)[0].acts]
+
+    first = [
+        f"record volume {KEPT.name} as downloading, from image /srv/images/disk",
+        f"write image /srv/images/disk to volume {KEPT.name}",
+        f"allocate 1 GiB for volume {KEPT.name}",
+        f"mark volume {KEPT.name} available",
+    ]
+    clone = [
+        f"record volume new as creating, from image /srv/images/disk, kept as volume {KEPT.name}",
+        "copy to new what it shares with its source",
+        "allocate 1 GiB for volume new",
+        "mark volume new available",
+    ]
+    gone = [f"{act} volume image-old" for act in ("wipe the data of", "remove the data of", "remove the record of")]
+    gone.insert(0, "mark volume image-old deleting")
+    assert names("nothing") == first + clone and names("kept") == clone and names("half kept") == first[1:] + clone
+    assert names("kept long ago") == [f"note that volume {KEPT.name} was used", *clone]
+    assert names("another is kept") == gone + first + clone and names("another is kept", most=2) == first + clone
+    assert names("another is held") == first + clone, "what can't go stays"
+    assert names("another is half gone") == gone[1:] + first + clone
+    for state in ("another's", "half gone"):
+        assert names(state)[0] == "record volume new as downloading, from image /srv/images/disk", "it is made from the image itself"
+    assert names("nothing", most=0)[0] == "record volume new as downloading, from image /srv/images/disk"
+
+
+def test_nobody_gets_what_is_kept(with_kept):
+    backend = with_kept("kept")
+    with pytest.raises(StorageError, match="is kept of image /srv/images/disk, for volumes that are made from that; choose another name"):
+        plan_volume(VolumeWish(KEPT.name, size_bytes=2 * GIB), observe(backend), backend)
+    with pytest.raises(StorageError, match="is kept of image /srv/images/disk and given to nobody"):
+        plan_attachment(AttachmentWish(KEPT.name, "web-1", "reserve", host="c", fresh_id="a"), observe(backend), backend)
+    assert plan_volume(VolumeWish(KEPT.name, present=False), observe(backend), backend).after is None
 
 
 @pytest.mark.parametrize("allocation", ["thin", "thick"])

@@ -23,7 +23,7 @@ _TURN = 0.2  # seconds between two turns of what is done meanwhile
 
 class Said(t.NamedTuple):
     status: int
-    text: str  # what it printed on both of its outputs
+    text: str  # what it printed on both of its outputs, or on that for errors where the other one goes elsewhere
 
 
 def run(
@@ -38,9 +38,9 @@ def run(
     Raises Unavailable when it is not there, Failed when it does not end.
     """
     env = environment(more.pop("env", {}))
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE if "stdout" in more else subprocess.STDOUT}
     try:
-        with subprocess.Popen(list(words), env=env, preexec_fn=before, **streams, **more) as process:
+        with subprocess.Popen(list(words), env=env, preexec_fn=before, **{**streams, **more}) as process:
             text = _ended(process, timeout, meanwhile).decode("utf-8", "replace")
         return Said(process.returncode, text)
     except FileNotFoundError as error:
@@ -68,7 +68,7 @@ def _ended(process: subprocess.Popen[bytes], timeout: float, meanwhile: t.Option
         while True:
             left = deadline - time.monotonic()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.communicate(timeout=min(left, _TURN) if meanwhile else left)[0]
+                return b"".join(filter(None, process.communicate(timeout=min(left, _TURN) if meanwhile else left)))
             if time.monotonic() >= deadline:
                 raise subprocess.TimeoutExpired(process.args, timeout)
             if meanwhile:

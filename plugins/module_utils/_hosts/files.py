@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 
 from .._errors import Unavailable
@@ -31,3 +32,34 @@ def publish(path: str, text: str, otherwise: str = "") -> None:
         os.replace(f"{path}.new", path)
     except OSError as error:
         raise Unavailable(f"{path} can't be written: {error.strerror}; run the task as root{otherwise}") from error
+
+
+def part_of(path: str) -> str:
+    """Where this process writes what shall be a whole file at a path: beside it, so that rename(2) can put it there."""
+    return f"{_parts(path)}{os.getpid()}"
+
+
+def _parts(path: str) -> str:
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part-")
+
+
+def remove_parts(path: str) -> None:
+    """Removes what processes have left that are no more. Raises OSError."""
+    for part in glob.glob(glob.escape(_parts(path)) + "*"):
+        if not os.path.exists(f"/proc/{part.rpartition('-')[2]}"):
+            unlink(part)
+
+
+def unlink(path: str) -> None:
+    """Removes a file, if it is there. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def sync_directory(path: str) -> None:
+    """Has the names in a directory outlive a power failure. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -19,6 +19,7 @@ import typing as t
 from .._errors import Invalid
 
 GIB = 1 << 30
+MAKING = ("creating", "downloading")  # it is being made; downloading from an image
 MAX_GIB = 1 << 23  # 8 EiB, the largest file a 63-bit offset can address
 
 # A name must be fit for every driver: LVM tags, RBD images and file records take these characters alike.
@@ -52,8 +53,8 @@ class Attachment:
 class Snapshot:
     """What a volume was at one moment, `created_at` (UTC, ISO 8601).
 
-    `status` is creating, available or deleting. `size_bytes` is the size that the volume had. `taken` is whether a look
-    at the storage found it (None: nobody looked).
+    `status` is creating, available, uploading or deleting. `size_bytes` is the size that the volume had. `taken` is whether a
+    look at the storage found it (None: nobody looked). `uploading_to` is the file that it is being written to.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Snapshot:
     status: str = "available"
     description: t.Optional[str] = None
     metadata: t.Tuple[t.Tuple[str, str], ...] = ()
+    uploading_to: t.Optional[str] = None
     taken: t.Optional[bool] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
 
 
@@ -75,7 +77,8 @@ class Volume:
     be read only in part; such a volume is shown, and nothing is done with it. `source_volid` and `snapshot_id`, or
     `source_image`, or `source_backup`, say from what the volume was made. `reverted_to` is the snapshot, and `restored_from` the
     backup, whose data it holds, until it is given to anybody. `backup` is the backup that is being taken of it: named as that, with
-    the id of the snapshot that it is read from, where the storage takes one at an instant.
+    the id of the snapshot that it is read from, where the storage takes one at an instant. `kept_at` (UTC, ISO 8601) is when a volume
+    was made from it last, where it is kept of an image for that alone. `uploading_to` is the file that it is being written to.
     """
 
     name: str
@@ -96,6 +99,8 @@ class Volume:
     reverted_to: t.Optional[str] = None
     restored_from: t.Optional[str] = None
     backup: t.Optional[Snapshot] = None
+    kept_at: t.Optional[str] = None
+    uploading_to: t.Optional[str] = None
     path: t.Optional[str] = None
     data_bytes: t.Optional[int] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
     active: bool = dataclasses.field(default=True, compare=False, metadata={"hidden": True})

@@ -13,7 +13,7 @@ import dataclasses
 import typing as t
 
 from .._errors import Conflict, Invalid, Refused
-from .._model.image import Inspected
+from .._model.image import Inspected, QemuSource
 from .._model.pool import Pool
 from .._model.volume import Attachment, Snapshot, Volume
 
@@ -199,6 +199,10 @@ class VolumeBackend:
 
     def write(self, volume: Volume, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
         """Makes the data of a volume that is being restored these pieces, which come in order as (where, bytes); all else becomes zeros."""
+        raise NotImplementedError
+
+    def qemu_source(self, volume: Volume, snapshot: t.Optional[Snapshot]) -> QemuSource:
+        """How qemu-img reads the data of a volume, or of a snapshot of it, which is raw."""
         raise NotImplementedError
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import json
 import os
 import typing as t
 
 from .._errors import Failed, Invalid, Unavailable
-from .._model.image import Inspected
+from .._hosts.files import part_of, remove_parts, sync_directory, unlink
+from .._model.image import Inspected, QemuSource
 from .._model.pool import Pool
 from .._model.volume import Snapshot, Volume, record_of, volume_from
 from . import Readable, VolumeBackend, overtaken
@@ -120,7 +120,7 @@ class FileBackend(VolumeBackend):
                 os.unlink(record)
             else:
                 self._write(record, after)
-            self._sync_directory()
+            sync_directory(self.path)
         except OSError as error:
             raise Failed(f"the record {record} can't be written: {error.strerror}") from error
 
@@ -132,13 +132,6 @@ class FileBackend(VolumeBackend):
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(fresh, record)
-
-    def _sync_directory(self) -> None:
-        handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
     def allocate(self, volume: Volume) -> None:
         path = self.locate(volume.id)
@@ -179,6 +172,9 @@ class FileBackend(VolumeBackend):
     def write(self, volume: Volume, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
         self._put(volume, self.locate(volume.id), lambda part: write(part, volume.size_bytes, pieces))
 
+    def qemu_source(self, volume: Volume, snapshot: t.Optional[Snapshot]) -> QemuSource:
+        return QemuSource(self._kept(snapshot.id) if snapshot else self.locate(volume.id))
+
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
         self._put(volume, self._kept(snapshot.id), lambda part: copy(self.locate(volume.id), part))
 
@@ -187,31 +183,21 @@ class FileBackend(VolumeBackend):
 
     def _put(self, volume: Volume, path: str, write: t.Callable[[str], None]) -> None:
         """Puts a whole file in place, unless another run was faster. Who is killed leaves at most a part of it beside, which the next one removes."""
-        part = f"{self._part(path)}{os.getpid()}"
+        part = part_of(path)
         try:
-            self._remove_parts(path)
+            remove_parts(path)
             os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
             with self.pause():  # it takes minutes, and the records say what goes on
                 write(part)
             if self._read(os.path.basename(self.locate(volume.id)) + ".json") != volume:
                 raise overtaken(volume)
             os.replace(part, path)
-            self._sync_directory()
+            sync_directory(self.path)
         except OSError as error:
             see = "see whether there is room and all files are there, and run again"
             raise Failed(f"{path} of volume {volume.name} can't be written: {error.strerror}; {see}") from error
         finally:
-            _unlink(part)
-
-    def _part(self, path: str) -> str:
-        """What the names of unfinished copies begin with; the process that makes one follows."""
-        return os.path.join(self.path, f".{os.path.basename(path)}.part-")
-
-    def _remove_parts(self, path: str) -> None:
-        """Removes what processes have left that are no more."""
-        for part in glob.glob(glob.escape(self._part(path)) + "*"):
-            if not os.path.exists(f"/proc/{part.rpartition('-')[2]}"):
-                _unlink(part)
+            unlink(part)
 
     def wipe(self, volume: Volume) -> None:
         self._overwrite(f"volume {volume.name}", self.locate(volume.id))
@@ -242,8 +228,8 @@ class FileBackend(VolumeBackend):
     def _remove(self, what: str, path: str) -> None:
         """Removes a file, and the parts of it that killed runs have left."""
         try:
-            self._remove_parts(path)
-            _unlink(path)
+            remove_parts(path)
+            unlink(path)
         except OSError as error:
             raise Failed(f"the data of {what} at {path} can't be removed: {error.strerror}") from error
 
@@ -253,11 +239,6 @@ def _size_of(path: str) -> t.Optional[int]:
         return os.stat(path).st_size
     except FileNotFoundError:
         return None
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _zero(handle: int, start: int, end: int) -> None:

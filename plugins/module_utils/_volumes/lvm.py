@@ -32,7 +32,7 @@ import re
 import typing as t
 
 from .._errors import Conflict, Failed, Invalid, NotFound, Unavailable
-from .._model.image import Inspected
+from .._model.image import Inspected, QemuSource
 from .._model.pool import Pool
 from .._model.volume import Snapshot, Volume
 from . import VolumeBackend, overtaken
@@ -335,6 +335,12 @@ class LvmBackend(VolumeBackend):
             self._fresh.discard(lv.name)
             zeros = ["--target-is-zero"] if lv.thin_pool else []
             image.convert("-n", *zeros, "-O", "raw", f"/proc/self/fd/{handle}", kept=(handle,))
+
+    def qemu_source(self, volume: Volume, snapshot: t.Optional[Snapshot]) -> QemuSource:
+        data = self._data_of(snapshot) if snapshot else self._active(volume)
+        if data is None:
+            raise overtaken(volume)
+        return QemuSource(f"{self.where}/{self._activated(data).name}")
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
         lv, name = self._active(volume), _kept(snapshot)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import time
@@ -31,7 +32,7 @@ import uuid
 from .._ceph import Place, host_of
 from .._errors import Busy, Conflict, Failed, Invalid, Refused, StorageError
 from .._model.disk import check_uuid
-from .._model.image import Inspected
+from .._model.image import Inspected, QemuSource
 from .._model.pool import Pool
 from .._model.volume import Attachment, Snapshot, Volume
 from . import Clone, Readable, VolumeBackend, overtaken
@@ -380,7 +381,18 @@ class RbdBackend(VolumeBackend):
         where = f"driver=raw,file.driver=rbd,file.pool={place.pool},{space}file.image={name},file.user={place.user},file.conf={_doubled(place.conf)}"
         with self.pause(), self.cluster.watching(known):
             self._check_alone(volume, known, "written to")
-            image.convert("-n", "--target-image-opts", where, **({"CEPH_KEYRING": place.keyring} if place.keyring else {}))
+            image.convert("-n", "--target-image-opts", where, **self._environment())
+
+    def _environment(self) -> t.Dict[str, str]:
+        """Where QEMU's client finds the key, which no command line has."""
+        return {"CEPH_KEYRING": self.place.keyring} if self.place.keyring else {}
+
+    def qemu_source(self, volume: Volume, snapshot: t.Optional[Snapshot]) -> QemuSource:
+        place = self.place
+        where = {"driver": "rbd", "pool": place.pool, "image": self._known(volume).name, "user": place.user, "conf": place.conf}
+        more = {"namespace": place.namespace, "snapshot": snapshot and snapshot_name(snapshot.id)}
+        file = {**where, **{key: text for key, text in more.items() if text}}
+        return QemuSource("json:" + json.dumps({"driver": "raw", "file": file}), tuple(self._environment().items()))
 
     def _known(self, volume: Volume) -> Image:
         image = self._images.get(volume.id)
