@@ -46,6 +46,10 @@ class Source:
     file: t.Optional[Inspected] = dataclasses.field(default=None, compare=False, repr=False)
     fetch: bool = False
 
+    @property
+    def image_path(self) -> t.Optional[str]:
+        return self.image.path if self.image else None
+
     def __str__(self) -> str:
         if self.image:
             return f"{self.image}, kept as volume {self.volume}" if self.volume else str(self.image)
@@ -161,8 +165,7 @@ def _origin(want: VolumeWish, source: Source, world: World, backend: VolumeBacke
     allocation = want.allocation or backend.allocation
     _check_source_still(want, source, volume, allocation, backend)
     outlook = backend.outlook(volume) if backend.instant(volume, allocation) else None
-    image = source.image and source.image.path
-    return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said, image, (outlook,) if outlook else ())
+    return _Origin(volume.id, None, volume.size_bytes, volume.volume_type, said, source.image_path, (outlook,) if outlook else ())
 
 
 def _check_source_still(want: VolumeWish, source: Source, volume: Volume, allocation: str, backend: VolumeBackend) -> None:
