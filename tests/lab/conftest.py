@@ -11,8 +11,9 @@ from typing import Any, Iterator
 
 import pytest
 
+from tests.rig.lab.host import Host
 from tests.rig.lab.lab import Lab
-from tests.rig.lab.volume_group import LvmPool, Modules
+from tests.rig.lab.volume_group import LvmPool, install_inspector
 from tests.rig.pools import MANY, call, good
 
 
@@ -35,17 +36,16 @@ def lab(one_lab: Lab) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def modules(lab: Lab) -> Iterator[Modules]:
-    """Of volumes, on the storage host."""
-    served = Modules(lab.storage)
-    yield served
-    served.stop()
+def storage_host(lab: Lab) -> Host:
+    """The storage host, with the inspector of images at hand."""
+    install_inspector(lab.storage)
+    return lab.storage
 
 
 @pytest.fixture(params=["thin", "thick"])
-def pool(lab: Lab, modules: Modules, request: pytest.FixtureRequest) -> Iterator[LvmPool]:
+def pool(lab: Lab, storage_host: Host, request: pytest.FixtureRequest) -> Iterator[LvmPool]:
     """The volume group for volumes that are all thin, or all thick."""
-    made = LvmPool(modules, request.param)
+    made = LvmPool(storage_host, request.param)
     if request.param == "thick":  # which takes the place of the thin pool
         lab.storage.run("lvremove -qq -y -f volumes/thin")
         made.backend["thin_pool"] = None

@@ -15,7 +15,6 @@ import pytest
 from ansible_collections.stackless.block.plugins.module_utils import _manage_target
 from ansible_collections.stackless.block.plugins.module_utils._model.data import as_data
 from tests.rig.fake_targets import FakeLio
-from tests.rig.lab.payload import PLACE, payload
 
 pytestmark = pytest.mark.long  # the walk in `make test` meets only a part of this
 
@@ -311,9 +310,8 @@ for writes in [-1, *range(order["first"], 1000, order["stride"])]:
 
 def ends(host: Any, before: list[Options], item: Options, first: int, stride: int) -> list[Options]:
     """What came of a run that was not killed, then of those that were."""
-    done(host, {**item, "state": "absent"}, check=True)  # brings the modules to the host
     order = json.dumps({"before": before, "item": item, "first": first, "stride": stride})
-    place = f"{PLACE}/{payload()[0]}"
+    place = host.checkout()
     host.run(f"cat > {place}/killer.py", input=KILLER)
     found = [json.loads(line) for line in host.run(f"cd {place} && python3 killer.py", timeout=500, input=order).splitlines()]
     assert not [one for one in found if "error" in one], found[-1]
@@ -338,7 +336,7 @@ def test_killed_between_any_two_writes_it_ends_the_same(storage: Any, case: str)
 
 def test_what_a_killed_run_made_and_never_saved_goes_with_a_withdrawal(storage: Any, wish: Options) -> None:
     done(storage, {**wish, "state": "absent"})
-    place = f"{PLACE}/{payload()[0]}"
+    place = storage.checkout()
     storage.run(f"cat > {place}/killer.py", input=KILLER.partition("for writes in")[0] + "forked(die_after, order['first'])")
     for writes in (3, 8, 12, 16, 20, 26):
         order = json.dumps({"before": [], "item": {key: wish[key] for key in ("target_iqn", "portals", "luns")}, "first": writes})

@@ -10,7 +10,6 @@ import json
 
 import pytest
 
-from tests.rig.lab.payload import PLACE, payload
 from tests.rig.lab.volume_group import LvmPool
 
 pytestmark = pytest.mark.long  # the walk in `make test` meets only a part of this
@@ -77,8 +76,7 @@ def call(storage):
 
 def inside(host, program, timeout=300):
     """Runs a program in the host, the collection at hand; what it printed last, from JSON."""
-    host.module("cinder_volume_info", {"backend": BACKEND})  # brings the checkout there
-    out = host.run(f"cd {PLACE}/{payload()[0]} && PYTHONPATH=. python3 -", timeout=timeout, input=INSIDE + program)
+    out = host.run(f"cd {host.checkout()} && PYTHONPATH=. python3 -", timeout=timeout, input=INSIDE + program)
     return json.loads(out.splitlines()[-1])
 
 

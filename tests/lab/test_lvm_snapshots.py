@@ -71,8 +71,8 @@ def test_what_a_killed_run_wrote_of_another_image_is_gone(pool):
     assert letters(host, path, 0, 1024) == "i" and 1.4 < percent(pool, path) < 1.8, "16 of 1024 MiB"
 
 
-def test_from_one_allocation_to_the_other(modules):
-    pool = LvmPool(modules)
+def test_from_one_allocation_to_the_other(storage_host):
+    pool = LvmPool(storage_host)
     try:
         for kind, other in (("thin", "thick"), ("thick", "thin")):
             made = good(call(pool, name="db", size_gib=1, allocation=kind))
@@ -300,7 +300,6 @@ def test_after_a_reboot_clones_are_there_and_snapshots_out_of_sight(pool, db):
     good(snapshot(pool))
     new = good(call(pool, name="new", source={"volume": "db", "snapshot": "monday"}))["path"]
     good(call(pool, name="db", revert_to="monday"))
-    pool.modules.stop()
     host.reboot()
     assert letters(host, new, 0, 10) == letters(host, db["path"], 0, 10) == "a"
     assert "_snapshot" not in host.run("ls /dev/volumes")

@@ -17,6 +17,7 @@ from typing import Any, Iterable, Iterator
 from tests.rig.lab.cache import LabError
 from tests.rig.lab.machine import Machine
 from tests.rig.lab.payload import PLACE, payload
+from tests.rig.lab.served import Served
 
 
 class Host:
@@ -28,7 +29,9 @@ class Host:
         self.addresses = [address for address in machine.role.addresses if ":" not in address]
         self.addresses6 = [address for address in machine.role.addresses if ":" in address]
         self.address = self.addresses[0]
-        self.ssh_words = ["ssh", "-F", str(ssh_config)]
+        self._ssh = ["ssh", "-F", str(ssh_config)]
+        self._served = Served([*self._ssh, self.name])
+        self._brought: set[str] = set()  # versions of the checkout that are there
 
     # ---- what it runs
 
@@ -49,34 +52,41 @@ class Host:
         """Exit status (255: no connection), stdout and stderr of one remote command."""
         data = input.encode() if isinstance(input, str) else input
         try:
-            done = subprocess.run([*self.ssh_words, self.name, command], input=data or b"", capture_output=True, timeout=timeout, check=False)
+            done = subprocess.run([*self._ssh, self.name, command], input=data or b"", capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired as late:
             return 255, (late.stdout or b"").decode(errors="replace"), f"no answer from {self.name} within {timeout:g} s"
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
     def module(self, name: str, options: dict[str, Any], check: bool = False, timeout: float = 120, diff: bool = True) -> dict[str, Any]:
         """Runs one module of the checkout and returns the JSON that it printed."""
-        version, archive = payload()
-        arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check, "_ansible_diff": diff}})
-        run = f"cd {PLACE}/{version} && PYTHONPATH=. timeout -k 5 {timeout:g} python3 -m ansible_collections.stackless.block.plugins.modules.{name}"
-        # 66: this version of the checkout is not there yet
-        command = f"test -d {PLACE}/{version} || exit 66; {run}"
-        status, out, err = self.ssh(command, timeout + 15, arguments)
-        if status == 66:
-            # onto the disk, or a reset leaves empty files of it
-            self.run(f"mkdir -p {PLACE}/new; tar -xzf - -C {PLACE}/new; sync -f {PLACE}/new; mv {PLACE}/new {PLACE}/{version}; sync {PLACE}", input=archive)
-            status, out, err = self.ssh(command, timeout + 15, arguments)
+        place, arguments = self.checkout(), {**options, "_ansible_check_mode": check, "_ansible_diff": diff}
+        out = self._served.run(place, name, arguments, timeout + 15)
+        if out is None:  # two at once
+            run = f"cd {place} && PYTHONPATH=. timeout -k 5 {timeout:g} python3 -m ansible_collections.stackless.block.plugins.modules.{name}"
+            _status, out, err = self.ssh(run, timeout + 15, json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+            out = out or err
         try:
             return json.loads(out)
         except ValueError as error:
-            raise AssertionError(f"{name} on {self.name} ended with {status} and printed no JSON:\n{out}\n{err}") from error
+            raise AssertionError(f"{name} on {self.name} printed no JSON:\n{out}") from error
+
+    def checkout(self) -> str:
+        """The directory with the checkout's plugins on this host, which is brought there when it is not."""
+        version, archive = payload()
+        if version not in self._brought:
+            # onto the disk, or a reset leaves empty files of it
+            bring = f"mkdir -p {PLACE}/new; tar -xzf - -C {PLACE}/new; sync -f {PLACE}/new; mv {PLACE}/new {PLACE}/{version}; sync {PLACE}"
+            if self.ssh(f"test -d {PLACE}/{version}", 30)[0]:
+                self.run(bring, input=archive)
+            self._brought.add(version)
+        return f"{PLACE}/{version}"
 
     @contextlib.contextmanager
     def lend(self, address: str, ports: Iterable[int]) -> Iterator[None]:
         """Lets it reach what answers at this address, of 127.0.0.0/8, on the machine that the lab runs on, as if that were its own."""
         doors = [word for port in ports for word in ("-R", f"{address}:{port}:{address}:{port}")]
         alone = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"]
-        command = [*self.ssh_words, *alone, *doors, self.name, "echo lent; exec tail -f /dev/null"]
+        command = [*self._ssh, *alone, *doors, self.name, "echo lent; exec tail -f /dev/null"]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             said = process.stdout.readline()
@@ -92,6 +102,7 @@ class Host:
     def reboot(self, hard: bool = False, timeout: float = 240) -> None:
         """Shuts down and boots, or with `hard` boots as after a loss of power, and returns when ssh answers."""
         before = self.boot_id()
+        self._served.stop()
         if hard:
             self.machine.qmp("system_reset")
         else:
@@ -118,8 +129,10 @@ class Host:
                 self.hang_up()
 
     def hang_up(self) -> None:
-        """Ends the connection that commands share; the next command makes a new one."""
-        subprocess.run([*self.ssh_words, "-O", "exit", self.name], capture_output=True, check=False)
+        """Ends the connection that commands share; the next command makes a new one. What the host has may be another disk's by then."""
+        self._served.stop()
+        self._brought.clear()
+        subprocess.run([*self._ssh, "-O", "exit", self.name], capture_output=True, check=False)
         time.sleep(0.2)
 
     def freeze(self) -> None:

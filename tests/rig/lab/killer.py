@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.rig.lab.payload import PLACE, payload
 
 KILLER = """
 import importlib
@@ -47,8 +46,8 @@ importlib.import_module("ansible_collections.stackless.block.plugins.modules." +
 
 def killed(host: Any, module: str, options: dict[str, Any], after: int) -> None:
     """The module as its process is killed after so many steps; what steps only gathered counts as one more."""
-    place = f"{PLACE}/{payload()[0]}"
-    host.run(f"test -d {place} && cat > /tmp/killer", input=KILLER)
+    place = host.checkout()
+    host.run("cat > /tmp/killer", input=KILLER)
     host.run("umask 077; cat > /tmp/arguments", input=json.dumps({"ANSIBLE_MODULE_ARGS": options}))
     status = host.run(f"cd {place}; PYTHONPATH=. timeout 100 python3 /tmp/killer {module} {after} > /tmp/said 2>&1; echo $?", check=False, timeout=120)
     host.run("rm /tmp/arguments")

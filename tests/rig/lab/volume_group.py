@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import shlex
 import subprocess
 import sys
 import tarfile
@@ -17,69 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.rig.lab.host import Host
-from tests.rig.lab.payload import PLACE, payload
 
-
-# Modules in processes that have imported everything already, which takes an emulated processor longer than what they do.
-SERVER = """
-import importlib, io, json, os, sys, traceback
-
-modules = {name: importlib.import_module("ansible_collections.stackless.block.plugins.modules." + name) for name in sys.argv[1:]}
-del sys.argv[1:]
-for line in sys.stdin:
-    name, arguments = json.loads(line)
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(writer, 1)
-        sys.stdin = io.TextIOWrapper(io.BytesIO(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()))
-        try:
-            modules[name].main()
-        except SystemExit:
-            pass
-        except BaseException:
-            traceback.print_exc(file=sys.stdout)
-        sys.stdout.flush()
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as out:
-        answer = out.read()
-    os.waitpid(pid, 0)
-    print(json.dumps(answer), flush=True)
-"""
-SERVED = ("cinder_volume", "cinder_volume_info", "cinder_snapshot", "cinder_snapshot_info", "cinder_attachment")
-
-
-class Modules:
-    """The modules of volumes on a host, one after the other, with the inspector of images at hand."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self._process: subprocess.Popen[str] | None = None
-        install_inspector(host)
-
-    def run(self, name: str, options: dict[str, Any], check: bool = False) -> dict[str, Any]:
-        if self._process is None:
-            self._process = self._started()
-        arguments = {**options, "_ansible_check_mode": check, "_ansible_diff": True}
-        self._process.stdin.write(json.dumps([name, arguments]) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        try:
-            return json.loads(answer)
-        except ValueError as error:
-            raise AssertionError(f"{name} printed no JSON:\n{answer}") from error
-
-    def _started(self) -> subprocess.Popen[str]:
-        self.host.module("cinder_volume_info", {"backend": {"driver": "lvm", "pool": "volumes"}})  # brings the checkout there
-        command = f"cd {PLACE}/{payload()[0]} && PYTHONPATH=. python3 -c {shlex.quote(SERVER)} {' '.join(SERVED)}"
-        return subprocess.Popen([*self.host.ssh_words, self.host.name, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
 
 
 class LvmPool:
@@ -89,12 +25,12 @@ class LvmPool:
     WRITES = "vgs --noheadings -o vg_seqno volumes; find /etc/lvm/archive /etc/lvm/backup -type f -exec sha256sum {} + | sort; dmsetup table | sort"
     REMOVE_ALL = "lvs --noheadings -o vg_name,lv_name volumes | awk '$2 != \"thin\" {print $1 \"/\" $2}' | xargs -r lvremove -qq -y -f"
 
-    def __init__(self, modules: Modules, allocation: str = "thin") -> None:
-        self.modules, self.host, self.allocation = modules, modules.host, allocation
+    def __init__(self, host: Host, allocation: str = "thin") -> None:
+        self.host, self.allocation = host, allocation
         self.backend = {"driver": "lvm", "pool": "volumes", "thin_pool": "thin", "allocation": allocation}
 
     def run(self, name: str, options: dict[str, Any], check: bool = False) -> dict[str, Any]:
-        return self.modules.run(name, options, check)
+        return self.host.module(name, options, check, timeout=300)
 
     def traces(self) -> str:
         """What every write changes."""
