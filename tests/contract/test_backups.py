@@ -207,6 +207,7 @@ def test_a_check_builds_upon_the_checks_before_it(pool, db, backup):
 
 
 @FILE
+@pytest.mark.long
 def test_what_stays_is_what_restic_would_keep(pool, db, repository, tmp_path):
     restic(repository, "init")
     (tmp_path / "f").write_text("f")  # too many of whole volumes would take long
@@ -356,6 +357,7 @@ def nothing_beside(pool, db):
 
 
 @RBD
+@pytest.mark.long
 def test_killed_and_given_up(pool, db, backup, repository):
     with stopped("_send_zeros", pool, repository):
         pass
@@ -409,6 +411,7 @@ def dying(verb, backend, repository, options):
 
 
 @FILE
+@pytest.mark.long
 def test_killed_while_it_deletes_or_makes_the_repository(pool, db, backup, repository):
     for verb, options in (("init", {"name": "monday"}), ("forget", {"name": "monday", "state": "absent"}), ("prune", {"name": "tuesday", "state": "absent"})):
         run = spawn.Process(target=dying, args=(verb, pool.backend, repository, options))

@@ -229,7 +229,11 @@ STORIES = {
 }
 
 
-@pytest.mark.parametrize("story", STORIES)
+# variants of others, and long: for the campaign
+LONG = ("cloned and copied", "from a snapshot", "deleted flat", "deleted last")
+
+
+@pytest.mark.parametrize("story", [pytest.param(story, marks=[pytest.mark.long] if story in LONG else []) for story in STORIES])
 def test_killed_after_every_write_the_next_run_finishes(ceph, story):
     before, options, least, images, taken = STORIES[story]
     resource = Snapshots if options.get("module") == "cinder_snapshot" else Volumes
