@@ -17,15 +17,15 @@ import pytest
 
 from ansible_collections.stackless.block.plugins.module_utils._hosts import iscsiadm as files
 from ansible_collections.stackless.block.plugins.module_utils._hosts.command import Said, run
-from ansible_collections.stackless.block.plugins.module_utils._hosts import sysfs
+from ansible_collections.stackless.block.plugins.module_utils._hosts import multipath, sysfs
 from ansible_collections.stackless.block.plugins.module_utils._hosts.initiator import OpenIscsiHost
 from ansible_collections.stackless.block.plugins.module_utils._hosts.inquiry import Identity, parse_serial, parse_wwid
 from ansible_collections.stackless.block.plugins.module_utils._hosts.iscsiadm import Iscsiadm, meaning, parse_failures, parse_record, record_text, silences
 from ansible_collections.stackless.block.plugins.module_utils._hosts.multipath import parse_wwids
 from ansible_collections.stackless.block.plugins.module_utils._hosts.sysfs import Sysfs, parse_domain
-from ansible_collections.stackless.block.plugins.module_utils._errors import Failed, Unavailable
+from ansible_collections.stackless.block.plugins.module_utils._errors import Busy, Failed, Unavailable
 from ansible_collections.stackless.block.plugins.module_utils._model.data import Secret
-from ansible_collections.stackless.block.plugins.module_utils._model.session import Connection, Device, Holder, NodeRecord, Session
+from ansible_collections.stackless.block.plugins.module_utils._model.session import Connection, Device, Holder, Map, NodeRecord, Session
 from ansible_collections.stackless.block.plugins.module_utils._model.target import Portal
 
 IQN = "iqn.2026-01.org.example:v1"
@@ -441,3 +441,12 @@ def test_the_one_lun_is_scanned_for_and_only_that(kernel: Path) -> None:
     write(kernel, "sys/class/scsi_host/host7/scan", "")
     Sysfs(str(kernel)).scan(Session(SIX, host=7), 1)
     assert (kernel / "sys/class/scsi_host/host7/scan").read_text() == "0 0 1"
+
+
+@pytest.mark.parametrize(("said", "kind"), [("419.25 | 36001: map in use", Busy), ("36001: failed to remove multipath map", Failed)])
+def test_a_map_that_somebody_has_open_for_a_moment_is_tried_again(monkeypatch: pytest.MonkeyPatch, said: str, kind: type[Exception]) -> None:
+    """By the engine, which knows for how long."""
+    monkeypatch.setattr(multipath, "run", lambda *_words: Said(1, said))
+    with pytest.raises(kind, match="to remove the multipath map 36001 failed") as raised:
+        multipath.Multipath().drop(Map("naa.6001", name="36001"), dead=False)
+    assert type(raised.value) is kind

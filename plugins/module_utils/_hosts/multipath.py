@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import Failed
+from .._errors import Busy, Failed
 from .._model.session import Map, map_wwid
 from .command import run
 
 _KNOWN = "/etc/multipath/wwids"
 _TIMEOUT = 60
+_IN_USE = "in use"
 _TRIES = 3  # a map that was just let go may still be open, by udev's look at it
 
 
@@ -56,7 +57,9 @@ class Multipath:
             said = run(words, _TIMEOUT)
             if said.status == 0 and "fail" not in said.text:
                 return
-        raise Failed(f"to {what} failed: {words[0]} says {' '.join(said.text.split()) or said.status}")
+        # who has a map open, and is no holder that was found, is udev at its look, or multipathd: they let go
+        kind = Busy if _IN_USE in said.text else Failed
+        raise kind(f"to {what} failed: {words[0]} says {' '.join(said.text.split()) or said.status}")
 
 
 def parse_wwids(text: str) -> t.FrozenSet[str]:
