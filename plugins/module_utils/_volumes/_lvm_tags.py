@@ -31,9 +31,11 @@ SNAPSHOT = PREFIX + "snapshot"
 _PIECE = 900
 _METADATA = "metadata."
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/:")
-_TEXTS = ("name", "status", "volume_type", "description", "source_volid", "snapshot_id", "source_image", "reverted_to")
+_TEXTS = (
+    "name", "status", "volume_type", "description", "source_volid", "snapshot_id", "source_image", "source_backup", "reverted_to", "restored_from",
+)  # fmt: skip
 _FIRST = ("instance", "host", "name", "status", "created_at")  # of an attachment or a snapshot, what a person looks for
-_KNOWN = re.compile(rf"({'|'.join(_TEXTS)}|size_bytes|multiattach|(?:metadata|attachment|snapshot)\.[0-9]+)(#[0-9]+)?")
+_KNOWN = re.compile(rf"({'|'.join(_TEXTS)}|size_bytes|multiattach|backup|(?:metadata|attachment|snapshot)\.[0-9]+)(#[0-9]+)?")
 _PLUS_OR_BYTE = re.compile(rb"\+|!([0-9A-Fa-f]{2})|!")
 
 
@@ -47,6 +49,7 @@ def tags_of(volume: Volume) -> t.Tuple[str, ...]:
     fields.update({f"metadata.{number}": f"{escape(key)}={escape(text)}" for number, (key, text) in enumerate(volume.metadata)})
     fields.update({f"attachment.{number}": _joined(a) for number, a in enumerate(record["attachments"])})
     fields.update({f"snapshot.{number}": _joined(_flat(s)) for number, s in enumerate(record["snapshots"])})
+    fields.update({"backup": _joined(_flat(record["backup"]))} if record["backup"] else {})
     return tuple(tag for key, text in fields.items() for tag in _pieces(key, text))
 
 
@@ -76,6 +79,7 @@ def volume_of(tags: t.Iterable[str], **known: t.Any) -> Volume:
                 "metadata": {key: text for one in _listed(fields, "metadata.") for key, text in _split(one).items()},
                 "attachments": [_split(one) for one in _listed(fields, "attachment.")],
                 "snapshots": [_unflat(_split(one)) for one in _listed(fields, "snapshot.")],
+                "backup": _unflat(_split(fields["backup"])) if "backup" in fields else None,
                 **known,
             }
         )

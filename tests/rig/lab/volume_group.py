@@ -47,7 +47,7 @@ for line in sys.stdin:
     os.waitpid(pid, 0)
     print(json.dumps(answer), flush=True)
 """
-SERVED = ("cinder_volume", "cinder_volume_info", "cinder_snapshot", "cinder_snapshot_info", "cinder_attachment")
+SERVED = ("cinder_volume", "cinder_volume_info", "cinder_snapshot", "cinder_snapshot_info", "cinder_attachment", "cinder_backup")
 
 
 class Modules:
