@@ -16,10 +16,10 @@ import dataclasses
 import typing as t
 
 from ._backups import BackupStore
-from ._errors import Conflict, Invalid, NotFound, Refused
+from ._errors import Conflict, NotFound, Refused
 from ._model.backup import Backup, Keep, Key, kept
 from ._model.volume import GIB, Snapshot, Volume
-from ._plan_known import activation, check_data, check_not_copied, check_not_taken, check_still, known_volume, volume_named, who
+from ._plan_known import activation, check_data, check_not_copied, check_not_taken, check_still, known_volume, others, volume_named, who
 from ._reconcile import Plan, Step, World
 from ._volumes import VolumeBackend, overtaken
 
@@ -55,9 +55,7 @@ class Places:
 
 
 def plan_backup(want: BackupWish, world: World, places: Places) -> Plan:
-    """Takes, finishes or deletes one backup, restores it, or prunes those of a volume. Raises Invalid, NotFound, Conflict or Refused."""
-    if not places.volumes.takes_backups:
-        raise Invalid(f"the driver of {places.volumes.where} has no backups yet; use one of the drivers file and rbd for them")
+    """Takes, finishes or deletes one backup, restores it, or prunes those of a volume. Raises NotFound, Conflict or Refused."""
     plan = {"present": _present, "absent": _absent, "restored": _restored, "pruned": _pruned}[want.state]
     return plan(want, world, places)
 
@@ -100,7 +98,7 @@ def _present(want: BackupWish, world: World, places: Places) -> Plan:
     have, volume = _found(want, world), volume_named(want.volume, volumes_of(world))
     marked = volume is not None and volume.backup is not None and volume.backup.name == want.name
     if have is None:
-        return _take(want, known_volume(want.volume, volumes_of(world), places.volumes.where), places)
+        return _take(want, known_volume(want.volume, volumes_of(world), places.volumes.where), volumes_of(world), places)
     if volume is not None and have.volume_id != volume.id:
         raise Refused(f"{want} is there and is of another volume of that name, with the id {have.volume_id}; choose another name, or delete it")
     if want.description not in (None, have.description):
@@ -108,9 +106,9 @@ def _present(want: BackupWish, world: World, places: Places) -> Plan:
     return Plan(have.key, have, have, _release(t.cast(Volume, volume), places) if marked else (), label=str(want))
 
 
-def _take(want: BackupWish, volume: Volume, places: Places) -> Plan:
+def _take(want: BackupWish, volume: Volume, volumes: World, places: Places) -> Plan:
     _check_free(want, volume, places.volumes)
-    refusal = places.volumes.missing() or places.backups.missing
+    refusal = places.volumes.missing() or _crowded(volume, volumes, places.volumes) or places.backups.missing
     if refusal:
         raise Refused(f"{want} can't be taken: {refusal}")
     mark = volume.backup or Snapshot(id=want.fresh_id, name=want.name, size_bytes=volume.size_bytes, created_at=want.now, status="creating")
@@ -133,6 +131,12 @@ def _check_free(want: BackupWish, volume: Volume, backend: VolumeBackend) -> Non
     if volume.backup is None or volume.backup.id not in (backend.taken(volume) or set()):
         check_still(volume, backend, what, want.force, "force=true")
     check_data(volume)
+
+
+def _crowded(volume: Volume, volumes: World, backend: VolumeBackend) -> t.Optional[str]:
+    """Why there is no room for the snapshot that a backup is read from, or None."""
+    needed = backend.instant(volume) and not (volume.backup and volume.backup.id in (backend.taken(volume) or set()))
+    return backend.crowded(volume, others(volumes, volume)) if needed else None
 
 
 def _backup(want: BackupWish, volume: Volume, mark: Snapshot) -> Backup:

@@ -23,9 +23,9 @@ extends_documentation_fragment:
   - stackless.block._repository
   - stackless.block._reconcile
 notes:
-  - With O(backend.driver=rbd) a backup is read from a snapshot that is removed afterwards, and the volume may be attached, detached and written to meanwhile.
-  - With O(backend.driver=file) nobody gets the volume until its backup is taken.
-  - Not yet with O(backend.driver=lvm).
+  - With O(backend.driver=rbd), and of a thin volume with O(backend.driver=lvm), a backup is read from a snapshot that is removed afterwards, and the volume
+    may be attached, detached and written to meanwhile.
+  - With O(backend.driver=file), and of a thick volume, nobody gets the volume until its backup is taken.
   - All of a volume is read each time; only holes are not. restic takes it at several hundred MiB a second and writes what is new.
   - Space that deleted backups took is freed once at the end of a task. Where another host is at the repository just then, that is left to the next deletion.
 options:
@@ -53,7 +53,7 @@ options:
   force: &force
     description:
       - Takes the backup also while an instance holds the volume, with what the instance has written by then, as after a power failure.
-        Not with O(backend.driver=file), where that takes time.
+        Not with O(backend.driver=file), nor of a thick volume, where that takes time.
     type: bool
   to: &to
     description:

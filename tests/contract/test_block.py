@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Block devices that are copied and overwritten, on real loop devices: every byte, nothing written in vain, and one at a time."""
+"""Block devices that are read, copied and overwritten, on real loop devices: every byte, nothing written in vain, and one at a time."""
 
 from __future__ import annotations
 
@@ -85,6 +85,34 @@ def test_an_emptied_device_is_all_zeros(device, monkeypatch, discards):
     with _block.alone(path) as handle:
         _block.empty(handle, 9 * MIB + ODD)
     assert not any(backing.read_bytes()) and (not discards or blocks(backing) <= 8)
+
+
+def test_what_is_read_is_what_is_there(device):
+    """From any byte on, whatever the page cache holds."""
+    size = 9 * MIB + ODD
+    path, backing = device(size)
+    whole = os.urandom(size)
+    backing.write_bytes(whole)
+    with _block.reading(path) as data:
+        assert data.size_bytes == size and b"".join(piece for _at, piece in data.pieces(4 * MIB)) == whole
+        for start, count in ((4095, 5000), (4096, 1), (size - 10, 10)):
+            assert data.read(start, count) == whole[start : start + count]
+    with pytest.raises(Failed, match=f"{path}-no can't be read: No such file"), _block.reading(f"{path}-no"):
+        pass
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_pieces_are_all_that_is_there(device, emptied):
+    size = 80 * MIB
+    path, backing = device(size, b"" if emptied else b"o" * 4096)
+    pieces = [(65536, b"a" * 4096), (5 * MIB, b"b" * (9 * MIB + 8192)), (size - 8192, b"c" * 5000)]
+    with _block.alone(path) as handle:
+        _block.write(handle, size, iter(pieces), emptied)
+    wanted = bytearray(size)
+    for start, piece in pieces:
+        wanted[start : start + len(piece)] = piece
+    assert backing.read_bytes() == wanted
+    assert not emptied or blocks(backing) * 512 < 10 * MIB, "zeros were written where there were zeros"
 
 
 def test_one_at_a_time(device):

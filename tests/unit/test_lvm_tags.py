@@ -49,7 +49,10 @@ def record(chance: random.Random) -> Volume:
         source_volid=chance.choice([None, ID]),
         snapshot_id=chance.choice([None, ID]),
         source_image=chance.choice([None, "/srv/images/größe &.img"]),
+        source_backup=chance.choice([None, "b1"]),
         reverted_to=chance.choice([None, "s1"]),
+        restored_from=chance.choice([None, "b1"]),
+        backup=chance.choice([None, snapshot(chance, 7)]),
         **KNOWN,
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.stackless.block.plugins.module_utils._backups import BackupStore, open_store
 from ansible_collections.stackless.block.plugins.module_utils._backups import restic
-from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Failed, Invalid, StorageError
+from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Failed, Invalid, Refused, StorageError
 from ansible_collections.stackless.block.plugins.module_utils._model.backup import Backup, Keep, Key, backup_from, backup_record, keep_of, kept
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import AttachmentWish, plan_attachment
@@ -235,7 +235,7 @@ def test_a_volume_whose_data_is_not_as_long_as_its_record_is_not_kept(made):
 class Instant(VolumeBackend):
     """A storage with snapshots, of which only plans are wanted."""
 
-    where, takes_backups = "rbd:volumes", True
+    where = "rbd:volumes"
 
     def missing(self, *_more):
         return None
@@ -263,12 +263,19 @@ def test_a_volume_is_neither_extended_nor_deleted_under_its_backup(made, wish):
         plan_volume(wish, places.volumes.observe(), places.volumes)
 
 
-def test_a_driver_without_backups_says_so():
-    class Without(VolumeBackend):
-        where = "/dev/group"
+def test_a_snapshot_to_read_from_needs_room():
+    class Full(Instant):
+        def crowded(self, volume, others=()):
+            return "it is nearly full"
 
-    with pytest.raises(Invalid, match="the driver of /dev/group has no backups yet; use one of the drivers file and rbd"):
-        plan_backup(WISHES["present"], {}, Places(Without(), FakeStore()))
+        def taken(self, volume):
+            return {MARK.id} if volume.backup else set()
+
+    places, free = Places(Full(), FakeStore()), volume(data_bytes=GIB)
+    with pytest.raises(Refused, match="backup monday of volume db can't be taken: it is nearly full"):
+        plan_backup(WISHES["present"], {"db": free}, places)
+    marked = dataclasses.replace(free, status="backing-up", backup=MARK)
+    assert plan_backup(WISHES["present"], {"db": marked}, places).acts, "the snapshot that a killed run took is there"
 
 
 def test_records_hold_all(made):

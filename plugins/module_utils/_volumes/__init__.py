@@ -81,7 +81,6 @@ class VolumeBackend:
     where = ""
     allocation = ""  # how a volume takes its space when its wish does not say it
     allocations: t.Tuple[str, ...] = ()  # all ways that this pool has
-    takes_backups = False  # `reading` and `write` are there
     record_in_data = False  # the record is a part of the data: both are made, and go, with one swap
     warnings: t.Tuple[str, ...] = ()  # what the last look found wrong with records
     pause: t.Callable[[], t.ContextManager[None]] = staticmethod(contextlib.nullcontext)  # gives the lock away for as long as it is entered
@@ -198,7 +197,10 @@ class VolumeBackend:
         raise NotImplementedError
 
     def write(self, volume: Volume, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
-        """Makes the data of a volume that is being restored these pieces, which come in order as (where, bytes); all else becomes zeros."""
+        """Makes the data of a volume that is being restored these pieces; all else becomes zeros.
+
+        They come in order as (where, bytes), and begin and end at multiples of 4 KiB, the last one at the latest where the data ends.
+        """
         raise NotImplementedError
 
     def qemu_source(self, volume: Volume, snapshot: t.Optional[Snapshot]) -> QemuSource:

@@ -4,7 +4,7 @@
 
 # Note that this module util is **PRIVATE** to the collection: it can change at any time.
 
-"""Block devices that hold volumes: overwriting and copying them, and who has one open."""
+"""Block devices that hold volumes: reading, overwriting and copying them, and who has one open."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ import typing as t
 
 from .._errors import Failed, Refused
 from .._hosts.sysfs import Sysfs
+from . import Readable
 
 _BLKZEROOUT = 0x127F  # linux/fs.h; the kernel lets the device do it where that can, and drops its own pages
 _BLKDISCARD = 0x1277
 _CHUNK = 64 << 20  # one call can't be killed: short enough for a slow disk
 _PIECE, _SECTOR = 4 << 20, 512
+_GRAIN = 4096  # bytes; where reads and writes past the page cache begin and end, whatever the disk
 _BACKSTORES = "/sys/kernel/config/target/core/*/*/udev_path"
 
 
@@ -74,6 +76,61 @@ def copy(source: str, handle: int, size: int, changed_only: bool) -> None:
                     _write(handle, room, start, data)
     finally:
         os.close(origin)
+
+
+def write(handle: int, size: int, pieces: t.Iterator[t.Tuple[int, bytes]], emptied: bool) -> None:
+    """Makes a device of so many bytes these pieces (where, bytes), as VolumeBackend.write has them; all else zeros, which it is already with `emptied`.
+
+    Raises OSError.
+    """
+    done = 0
+    with mmap.mmap(-1, _PIECE) as room:
+        for start, piece in pieces:
+            if not emptied:
+                zero(handle, done, start)
+            for at in range(0, len(piece), _PIECE):
+                part = piece[at : at + _PIECE]
+                _write(handle, room, start + at, part.ljust(_up(len(part)), b"\0"))
+            done = start + _up(len(piece))
+    if not emptied:
+        zero(handle, done, size)
+
+
+@contextlib.contextmanager
+def reading(path: str) -> t.Iterator[Readable]:
+    """The device, open for reading past the page cache, which a target does not keep up to date. Raises Failed."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+    except OSError as error:
+        raise Failed(f"{path} can't be read: {error.strerror}; bring it back, and run again") from error
+    try:
+        yield _OpenDevice(handle, path)
+    finally:
+        os.close(handle)
+
+
+class _OpenDevice(Readable):
+    def __init__(self, handle: int, path: str) -> None:
+        self.handle, self.path = handle, path
+        self.size_bytes = os.lseek(handle, 0, os.SEEK_END)
+
+    def extents(self) -> t.Iterator[t.Tuple[int, int]]:
+        """All of it: only LVM knows where a thin one holds nothing, and reading that costs little."""
+        yield 0, self.size_bytes
+
+    def read(self, start: int, size: int) -> bytes:
+        begin = start // _GRAIN * _GRAIN
+        count = min(_up(start + size), self.size_bytes) - begin
+        try:
+            with mmap.mmap(-1, count) as room:
+                return _read(self.handle, room, begin, count)[start - begin : start - begin + size]
+        except OSError as error:
+            raise Failed(f"{self.path} can't be read at byte {start}: {error.strerror}; see whether its disks are well") from error
+
+
+def _up(count: int) -> int:
+    """To whole grains."""
+    return -(-count // _GRAIN) * _GRAIN
 
 
 def _read(handle: int, room: mmap.mmap, start: int, count: int) -> bytes:

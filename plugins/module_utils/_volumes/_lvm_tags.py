@@ -50,8 +50,7 @@ def tags_of(volume: Volume) -> t.Tuple[str, ...]:
     fields.update({f"metadata.{number}": f"{escape(key)}={escape(text)}" for number, (key, text) in enumerate(volume.metadata)})
     fields.update({f"attachment.{number}": _joined(a) for number, a in enumerate(record["attachments"])})
     fields.update({f"snapshot.{number}": _joined(_flat(s)) for number, s in enumerate(record["snapshots"])})
-    if record["backup"]:
-        fields["backup"] = _joined(_flat(record["backup"]))
+    fields.update({"backup": _joined(_flat(record["backup"]))} if record["backup"] else {})
     return tuple(tag for key, text in fields.items() for tag in _pieces(key, text))
 
 

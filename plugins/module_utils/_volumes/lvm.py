@@ -35,7 +35,7 @@ from .._errors import Conflict, Failed, Invalid, NotFound, Unavailable
 from .._model.image import Inspected, QemuSource
 from .._model.pool import Pool
 from .._model.volume import Snapshot, Volume
-from . import VolumeBackend, overtaken
+from . import Readable, VolumeBackend, overtaken
 from . import _block, _lvm_group as groups
 from ._lvm_group import REPORT, Group, LogicalVolume
 from ._lvm_host import run, scans_volumes, settings
@@ -183,7 +183,8 @@ class LvmBackend(VolumeBackend):
         return volume.allocation == "thick"
 
     def taken(self, volume: Volume) -> t.Optional[t.Set[str]]:
-        return {snapshot.id for snapshot in volume.snapshots if self._data_of(snapshot)}
+        kept = (*volume.snapshots, *filter(None, [volume.backup]))
+        return {snapshot.id for snapshot in kept if self._data_of(snapshot)}
 
     def instant(self, volume: Volume, allocation: t.Optional[str] = None) -> bool:
         return "thick" not in (volume.allocation, allocation)
@@ -330,17 +331,35 @@ class LvmBackend(VolumeBackend):
         with self._alone(lv) as handle:
             if lv.thin_pool is None:  # before the image: its end need not be the end of a block
                 self.disk.zero(handle, image.virtual_bytes // _MIB * _MIB, lv.size_bytes)
-            elif lv.name not in self._fresh:
-                self.disk.empty(handle, lv.size_bytes)
-            self._fresh.discard(lv.name)
+            self._empty(lv, handle)
             zeros = ["--target-is-zero"] if lv.thin_pool else []
             image.convert("-n", *zeros, "-O", "raw", f"/proc/self/fd/{handle}", kept=(handle,))
 
     def qemu_source(self, volume: Volume, snapshot: t.Optional[Snapshot]) -> QemuSource:
-        data = self._data_of(snapshot) if snapshot else self._active(volume)
-        if data is None:
+        return QemuSource(self._readable(volume, snapshot))
+
+    def reading(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.ContextManager[Readable]:
+        return self.disk.reading(self._readable(volume, snapshot))
+
+    def _readable(self, volume: Volume, snapshot: t.Optional[Snapshot]) -> str:
+        """The device with the data of a volume, or of a snapshot of it."""
+        self._now()
+        lv = self._data_of(snapshot) if snapshot else self._active(volume)
+        if lv is None:
             raise overtaken(volume)
-        return QemuSource(f"{self.where}/{self._activated(data).name}")
+        return f"{self.where}/{self._activated(lv).name}"
+
+    def write(self, volume: Volume, pieces: t.Iterator[t.Tuple[int, bytes]]) -> None:
+        lv = self._active(volume)
+        with self._alone(lv) as handle:
+            self._empty(lv, handle)
+            self.disk.write(handle, lv.size_bytes, pieces, emptied=lv.thin_pool is not None)
+
+    def _empty(self, lv: LogicalVolume, handle: int) -> None:
+        """Makes a thin volume all zeros, unless it is already."""
+        if lv.thin_pool and lv.name not in self._fresh:
+            self.disk.empty(handle, lv.size_bytes)
+        self._fresh.discard(lv.name)
 
     def take(self, volume: Volume, snapshot: Snapshot) -> None:
         lv, name = self._active(volume), _kept(snapshot)

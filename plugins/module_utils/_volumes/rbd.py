@@ -55,7 +55,7 @@ _LOCK = "/run/stackless-block-rbd-{}.lock"
 class RbdBackend(VolumeBackend):
     """A pool, or a namespace of it; both must be there."""
 
-    record_in_data = takes_backups = True
+    record_in_data = True
     allocation = "thin"
     allocations = ("thin",)
 
