@@ -17,7 +17,7 @@ DEMO_PACKAGES="
     busybox-static ca-certificates libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu python3-libvirt
     python3-venv qemu-block-extra qemu-system-x86 qemu-utils tgt"
 SPLIT_PACKAGES="libvirt-daemon-driver-secret libvirt-daemon-driver-nodedev"
-TEST_PACKAGES="git libiscsi-bin qemu-guest-agent radosgw restic shellcheck xfsprogs"
+TEST_PACKAGES="git libiscsi-bin openssl qemu-guest-agent radosgw restic shellcheck xfsprogs"
 # what tests/rig/ceph makes its cluster of
 CEPH_PACKAGES="ceph-common ceph-mgr ceph-mon ceph-osd python3-rados python3-rbd"
 # what tests/rig/lab makes its virtual machines with
