@@ -17,7 +17,6 @@ from typing import Any
 from tests.rig.lab.host import Host
 
 
-
 class LvmPool:
     """The volume group `volumes` of the lab's storage host, for the driver lvm; `allocation` is how its volumes take their space."""
 
