@@ -80,8 +80,19 @@ def inside(host, program, timeout=300):
     return json.loads(out.splitlines()[-1])
 
 
+PATTERN = """
+import mmap, os, sys
+path, letter, start, count, piece = sys.argv[1], sys.argv[2].encode(), int(sys.argv[3]), int(sys.argv[4]), 1 << 20
+handle, room = os.open(path, os.O_WRONLY | os.O_DIRECT), mmap.mmap(-1, piece)
+room[:] = letter * piece
+for at in range(start, start + count):
+    assert os.pwritev(handle, [room], at * piece) == piece
+"""
+
+
 def pattern(host, path, letter, offset_mib=0, mib=4):
-    host.run(f"head -c {mib}M /dev/zero | tr '\\0' {letter} | dd of={path} bs=1M seek={offset_mib} conv=notrunc oflag=direct iflag=fullblock status=none")
+    """Writes a letter all over a place."""
+    host.run(f"python3 - {path} {letter} {offset_mib} {mib}", input=PATTERN, timeout=300)
 
 
 LETTERS = """
