@@ -363,10 +363,10 @@ def test_of_two_that_reserve_at_once_one_wins(storage):
 
 KILLER = """
 import signal
-from ansible_collections.stackless.block.plugins.module_utils import _images
+from ansible_collections.stackless.block.plugins.module_utils._hosts import qemu_img
 
 GIB = 1 << 30
-real, real_ioctl, real_write, real_tool = _lvm_host.subprocess.run, _block.fcntl.ioctl, os.pwritev, _images.run
+real, real_ioctl, real_write, real_tool = _lvm_host.subprocess.run, _block.fcntl.ioctl, os.pwritev, qemu_img.run
 WRITERS = ("lvcreate", "lvchange", "lvextend", "lvremove", "lvrename")
 
 
@@ -409,7 +409,7 @@ class Killer:
 def attempt(at, wish, resource=Volumes):
     def work():
         killer = Killer(at)
-        _lvm_host.subprocess.run, _block.fcntl.ioctl, os.pwritev, _images.run = killer.run, killer.ioctl, killer.write, killer.tool
+        _lvm_host.subprocess.run, _block.fcntl.ioctl, os.pwritev, qemu_img.run = killer.run, killer.ioctl, killer.write, killer.tool
         os._exit(1 if call(resource, **wish)["failed"] else 0)
 
     process = fork.Process(target=work)
