@@ -301,6 +301,7 @@ def test_after_a_reboot_clones_are_there_and_snapshots_out_of_sight(pool, db):
     new = good(call(pool, name="new", source={"volume": "db", "snapshot": "monday"}))["path"]
     good(call(pool, name="db", revert_to="monday"))
     host.reboot()
+    host.run(f"for n in $(seq 60); do test -b {new} && break; sleep 1; done", timeout=90)  # LVM activates volumes after ssh answers
     assert letters(host, new, 0, 10) == letters(host, db["path"], 0, 10) == "a"
     assert "_snapshot" not in host.run("ls /dev/volumes")
     pattern(host, db["path"], "b")
