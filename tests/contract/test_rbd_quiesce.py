@@ -37,6 +37,8 @@ def ground(ceph) -> Iterator[tuple[CephWalk, AgentGuest]]:
             good(walk.play("attach", attachments=ATTACHMENTS))
             yield walk, guest
             good(walk.play("detach", attachments=ATTACHMENTS))
+            good(walk.play("volume", volumes=[{"name": volume["name"], "cascade": True} for volume in VOLUMES], volume_state="absent"))
+            assert walk.records() == []
         finally:
             guest.stop()
 

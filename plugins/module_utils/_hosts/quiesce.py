@@ -30,6 +30,7 @@ from .libvirt import asking, connect, libvirt, run_directory
 _AGENT = "devices/channel/target[@name='org.qemu.guest_agent.0'][@state='connected']"
 _AGENT_SECONDS = 5  # for a guest agent to answer in
 _ANSWER_SECONDS = 30  # for the holding process to say that the domain is quiet
+_TRIES = 60  # to let go of a domain whose agent does not answer, each some seconds long
 _QUIET = b"quiet"
 
 
@@ -139,12 +140,21 @@ class _Holder:
         try:
             _keep(domain, self.way)
         except libvirt.libvirtError as error:
-            with contextlib.suppress(libvirt.libvirtError):
-                _go(domain, self.way)
-            os.unlink(self.path)
             self._say(str(error).encode())
+            self._take_back(domain)
             return False
         return True
+
+    def _take_back(self, domain: t.Any) -> None:
+        """An agent that did not answer in time may do late what it was asked for: it is told to let go until it answers."""
+        for _attempt in range(_TRIES):
+            try:
+                _go(domain, self.way)
+                return os.unlink(self.path)
+            except libvirt.libvirtError as error:
+                self._note("broken", str(error))
+            signal.sigtimedwait([signal.SIGTERM], 1)
+        return None
 
     def _note(self, state: str, reason: t.Optional[str] = None) -> None:
         text = json.dumps({"way": self.way, "state": state, "reason": reason, "pid": os.getpid()}).encode()
