@@ -60,7 +60,8 @@ class Quiescer(QuiesceHost):
         if heard != _QUIET:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
-            raise Failed(f"domain {domain} can't be kept from writing: {heard.decode(errors='replace') or 'what holds it was killed'}; see what its guest does")
+            why = heard.decode(errors="replace") or "what holds it was killed"
+            raise Failed(f"domain {domain} can't be kept from writing: {why}; start qemu-guest-agent in its guest anew, and run again")
 
     def release(self, domain: str) -> None:
         with asking(f"find domain {domain}", self.where):
