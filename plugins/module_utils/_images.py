@@ -30,11 +30,6 @@ from ._hosts.qemu_img import convert
 from ._model.data import as_data
 from ._model.image import SECTOR, Exported, ExportedFiles, Inspected, ImageWish, QemuSource
 
-try:
-    from oslo_utils.imageutils import format_inspector
-except ImportError:
-    format_inspector = None
-
 # What the inspector may find where a format is claimed: it knows what may stand on a raw disk as well.
 _FOUND = {"raw": ("raw", "gpt", "iso")}
 _QEMU = {"vhd": "vpc"}  # QEMU's own name, where that is another one
@@ -97,12 +92,7 @@ class ImageFile(Inspected):
 
     def _inspected(self) -> int:
         """The size in bytes that the image has for a guest."""
-        if format_inspector is None:
-            raise Unavailable(
-                "the Python library oslo.utils with its inspector of image formats is missing on this host; "
-                "install the package python3-oslo.utils (8 or newer), or oslo.utils with pip"
-            )
-        claimed = self.wish.format
+        format_inspector, claimed = _inspector(), self.wish.format
         try:
             found = format_inspector.detect_file_format(self._path)
             if str(found) not in _FOUND.get(claimed, (claimed,)):
@@ -222,3 +212,15 @@ def digest_of(handle: int, algorithm: str) -> str:
             return found.hexdigest()
         found.update(piece)
         start += len(piece)
+
+
+def _inspector() -> t.Any:
+    """oslo.utils' module of that name, loaded only when there is something to inspect: it takes longer than most runs take."""
+    try:
+        from oslo_utils.imageutils import format_inspector
+    except ImportError as error:
+        raise Unavailable(
+            "the Python library oslo.utils with its inspector of image formats is missing on this host; "
+            "install the package python3-oslo.utils (8 or newer), or oslo.utils with pip"
+        ) from error
+    return format_inspector

@@ -52,11 +52,19 @@ class Quiesced(Resource):
         have: t.Optional[Guest] = world.get(plan.key)
         if plan.after.hold or have is None or have.hold is None or have.hold.state == "expired":
             return True
-        if have.hold.reason:
-            raise Failed(f"domain {have.name} may still be kept from writing: {have.hold.reason}; run the same task again, or see virsh domfsthaw and resume")
+        if have.hold.state == "broken":
+            raise Failed(_stuck(have))
         return False
+
+    def unsettled(self, plan: Plan, world: World) -> str:
+        return _stuck(world[plan.key])
 
     def show(self, plan: Plan, state: t.Optional[Guest]) -> t.Dict[str, t.Any]:
         before, hold = plan.before.hold, state.hold if state else None
-        held = None if before is None or plan.after.hold else before.state == "holding" and hold is None
+        held = None if before is None or plan.after.hold else before == Hold(before.way) and hold is None
         return {"quiesced": hold.way if hold and hold.state == "holding" else None, "held": held}
+
+
+def _stuck(have: Guest) -> str:
+    why = have.hold.reason if have.hold and have.hold.reason else "what holds it has not ended"
+    return f"domain {have.name} may still be kept from writing: {why}; run the same task again, or see virsh domfsthaw and resume"

@@ -13,7 +13,6 @@ import datetime
 import typing as t
 import uuid
 
-from ._downloads import Download
 from ._errors import Invalid
 from ._hosts import progress
 from ._images import ImageFile
@@ -128,6 +127,8 @@ class Volumes(OnBackend):
     def _image(self, wish: ImageWish) -> Inspected:
         if wish.url is None:
             return ImageFile(wish)
+        from ._downloads import Download  # only now: loading what it needs for the web takes longer than most runs take
+
         most = self.cache.get("size_gib")
         return Download(wish, self.cache.get("path") or IMAGE_CACHE, 20 if most is None else most, self.options.get("lock_timeout") or 0)
 

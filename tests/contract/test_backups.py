@@ -50,8 +50,9 @@ def repository(request, tmp_path_factory):
     return {**place, "password": PASSWORD, "create": True}
 
 
-BOTH = pytest.mark.parametrize("pool,repository", [("file", "directory"), ("rbd", "s3")], indirect=True)
+BOTH = pytest.mark.parametrize("pool,repository", [pytest.param("file", "directory", marks=pytest.mark.long), ("rbd", "s3")], indirect=True)
 FILE = pytest.mark.parametrize("pool", ["file"], indirect=True)
+FILE_FIRST = pytest.mark.parametrize("pool", ["file", pytest.param("rbd", marks=pytest.mark.long)], indirect=True)
 RBD = pytest.mark.parametrize("pool", ["rbd"], indirect=True)
 
 
@@ -325,6 +326,7 @@ def stopped(hook, pool, repository, **options):
     raise AssertionError("its restic is still there")
 
 
+@FILE_FIRST
 def test_killed_while_it_is_taken(pool, db, backup, repository):
     good(backup(pool, name="old"))
     with stopped("_send_zeros", pool, repository):
@@ -379,6 +381,7 @@ def test_a_run_that_was_overtaken_leaves_no_backup(pool, db, backup, repository)
     assert snapshots_in(repository) == [] and volumes(pool)["db"]["status"] == "in-use"
 
 
+@FILE_FIRST
 def test_killed_while_it_is_restored(pool, db, backup, repository):
     good(backup(pool))
     pool.write(db["path"], b"b" * MANY, 300 * MIB)

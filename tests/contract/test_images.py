@@ -162,6 +162,7 @@ def write(backend, path):
     call_inside(Volumes, backend=backend, volumes=None, name="db", size_gib=1, source={"image": str(path), "format": "raw"})
 
 
+@pytest.mark.parametrize("pool", ["file", pytest.param("rbd", marks=pytest.mark.long)], indirect=True)
 def test_killed_while_it_writes_nobody_is_left_who_does_and_the_next_run_finishes(pool, tmp_path_factory):
     path = tmp_path_factory.mktemp("big") / "big"
     with path.open("wb") as disk:

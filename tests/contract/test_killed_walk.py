@@ -59,7 +59,8 @@ ATTACH_RBD = [
 DETACH_RBD = [*DETACH[:3], "remove the Ceph secret ID", *DETACH[4:6], DETACH[9]]
 
 WAYS = {"file": (ATTACH, DETACH), "rbd": (ATTACH_RBD, DETACH_RBD)}
-GIVEN_UP = {"file": ATTACH, "rbd": ["initialize volume db-data for web-1", ATTACH_RBD[-2]]}  # of rbd, where it is not what file does
+# Who gives up there has something else to take back than after the step before; all others are for the campaign.
+GIVEN_UP = {"file": [ATTACH[step] for step in (1, 3, 8, 11)], "rbd": ["initialize volume db-data for web-1", ATTACH_RBD[-2]]}
 
 
 def case(driver, step):
@@ -67,6 +68,11 @@ def case(driver, step):
     attach, detach = (way[min(step, len(way)) - 1] for way in WAYS[driver])
     long = driver == "rbd" and attach in ATTACH and detach in DETACH
     return pytest.param(driver, step, id=f"{driver}-{attach}", marks=[pytest.mark.long] if long else [])
+
+
+def given_up(case):
+    here = case.id.partition("-")[2] in GIVEN_UP[case.values[0]]
+    return pytest.param(*case.values, id=case.id, marks=[] if here else [pytest.mark.long])
 
 
 CASES = [case(driver, step) for driver, (attach, _detach) in WAYS.items() for step in range(1, len(attach) + 1)]
@@ -137,7 +143,7 @@ def test_killed_on_the_way_there_and_on_the_way_back(walk, undisturbed, step):
     assert walk.traces() == undisturbed["empty"]
 
 
-@pytest.mark.parametrize("walk, step", [case for case in CASES if case.id.partition("-")[2] in GIVEN_UP[case.values[0]]], indirect=["walk"])
+@pytest.mark.parametrize("walk, step", [given_up(case) for case in CASES], indirect=["walk"])
 def test_killed_and_given_up(walk, undisturbed, step):
     """Who gives up instead of going on gets a clean machine as well."""
     killed(walk, "attach", WISH, step)

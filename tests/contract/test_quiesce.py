@@ -125,10 +125,32 @@ def test_an_agent_that_does_not_answer_is_told_in_bounded_time(daemon: Libvirtd,
     assert "web-1 can't be kept from writing" in said and "agent" in said
     assert time.monotonic() - began < 25
     guest.run("kill -CONT $(cat /tmp/qemu-ga.pid)")
+    wait_for_release()
+    assert writes(guest), "what it did too late was taken back"
+
+
+def wait_for_release() -> None:
     deadline = time.monotonic() + 30
     while list(Path("/run").glob("stackless-block-quiesced-*")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert writes(guest), "what it did too late was taken back"
+
+
+def test_an_agent_that_does_not_answer_at_the_end_is_asked_until_it_does(daemon: Libvirtd, guest: AgentGuest) -> None:
+    run(daemon)
+    guest.run("kill -STOP $(cat /tmp/qemu-ga.pid)")
+    said = refusal(daemon, state="released", timeout=7)
+    assert "web-1 may still be kept from writing" in said and "agent" in said
+    assert not writes(guest)
+    guest.run("kill -CONT $(cat /tmp/qemu-ga.pid)")
+    wait_for_release()
+    assert writes(guest)
+
+
+def test_an_agent_that_does_not_answer_when_the_time_is_up_is_asked_until_it_does(daemon: Libvirtd, guest: AgentGuest) -> None:
+    run(daemon, at_most=3)
+    guest.run("kill -STOP $(cat /tmp/qemu-ga.pid); sleep 9; kill -CONT $(cat /tmp/qemu-ga.pid)")
+    assert run(daemon, state="released", timeout=30)["held"] is False
+    assert writes(guest)
 
 
 def test_who_has_no_agent_is_paused_left_or_refused(daemon: Libvirtd) -> None:

@@ -143,7 +143,7 @@ def test_a_guest_that_refuses_keeps_its_volume(walk):
     assert statuses(walk) == {"db-data": "available"}
 
 
-@pytest.mark.parametrize("silent", ["mon", "osd"])
+@pytest.mark.parametrize("silent", [pytest.param("mon", marks=pytest.mark.long), "osd"])
 def test_a_cluster_that_falls_silent_ends_the_play_in_bounded_time_and_the_next_finishes(silent):
     with Ceph() as ceph, ground_on(ceph) as walk:
         good(walk.play("attach", **ONE))

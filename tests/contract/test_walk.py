@@ -291,3 +291,35 @@ def test_saved_files_are_private(walk):
     good(walk.play("attach", **ONE))
     files = list(walk.tgtd.config_dir.iterdir())
     assert files and {os.stat(path).st_mode & 0o777 for path in files} == {0o600}
+
+
+def test_backups_and_back_by_the_playbooks(walk, tmp_path):
+    repository = {"location": str(tmp_path / "kept"), "password": "correct horse", "create": True}
+    good(walk.play("attach", volumes=VOLUMES, attachments=ATTACHMENTS[:1]))
+    (free,) = [record for record in walk.records() if record["name"] == "db-data-1"]
+    data = walk.volumes / f"volume-{free['id']}"
+    fill(data, b"monday")
+    wish = {"repository": repository, "backups": [{"volume": volume["name"], "name": "monday"} for volume in VOLUMES]}
+    told = bad(walk.play("backup", **wish), "backup monday of volume db-data can't be taken", "web-1")
+    assert "write backup monday of volume db-data-1" in told.output and repository["password"] not in told.output
+    good(walk.play("detach", **BACK))
+    predicted = good(walk.play("backup", check=True, **wish))
+    taken = good(walk.play("backup", **wish))
+    assert predicted.changed == taken.changed and len(taken.changed) == 1
+    assert good(walk.play("backup", **wish)).changed == []
+
+    fill(data, b"tuesday")
+    later = {**wish, "backups": [{**backup, "name": "tuesday"} for backup in wish["backups"][1:]]}
+    rotated = good(walk.play("backup", backup_keep={"last": 1}, **later))
+    assert rotated.result("Tell what was done")["msg"] == rotated.steps[:-1]
+    assert rotated.result("Tell what was deleted")["msg"] == ["delete the backups monday of volume db-data-1"] == rotated.steps[-1:]
+    bad(walk.play("restore_backup", repository=repository, backups=wish["backups"][1:]), "choose one of: tuesday")
+    back = {"repository": repository, "backups": [{**later["backups"][0], "to": "db-old"}]}
+    assert good(walk.play("restore_backup", **back)).changed and good(walk.play("restore_backup", **back)).changed == []
+    (old,) = [record for record in walk.records() if record["name"] == "db-old"]
+    assert (walk.volumes / f"volume-{old['id']}").read_bytes()[:4096] == b"tuesday".ljust(4096, b"\0")
+
+
+def fill(path, word):
+    with path.open("r+b") as file:
+        file.write(word.ljust(4096, b"\0"))

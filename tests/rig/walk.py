@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -96,10 +98,19 @@ class Plays:
             "STACKLESS_RECORD": str(here / "record"),
             "STACKLESS_STEPS": str(here / "steps"),
             "STACKLESS_CONTROLLER": str(here / "controller"),
+            "STACKLESS_PACKED": packed(),
             "PYTHONPATH": str(HERE / "kill"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         return {**os.environ, **ours, **more}
+
+
+@functools.cache
+def packed() -> str:
+    """Where the plays of this process keep the modules that were packed for one of them."""
+    directory = tempfile.mkdtemp(prefix="packed-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 class Walk(Plays):

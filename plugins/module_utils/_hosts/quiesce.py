@@ -129,32 +129,28 @@ class _Holder:
             return
         self._say(_QUIET)
         told = signal.sigtimedwait([signal.SIGTERM], self.at_most)
-        try:
-            _go(domain, self.way)
-        except libvirt.libvirtError as error:
-            return self._note("broken", str(error))
-        if told:
-            return os.unlink(self.path)
-        return self._note("expired")
+        self._let_go(domain, expired=told is None)
 
     def _stop(self, domain: t.Any) -> bool:
         try:
             _keep(domain, self.way)
         except libvirt.libvirtError as error:
             self._say(str(error).encode())
-            self._take_back(domain)
+            # an agent that did not answer in time may do late what it was asked for
+            self._let_go(domain, expired=False)
             return False
         return True
 
-    def _take_back(self, domain: t.Any) -> None:
-        """An agent that did not answer in time may do late what it was asked for: it is told to let go until it answers."""
+    def _let_go(self, domain: t.Any, expired: bool) -> None:
+        """Lets the domain write again, and tries on while its agent does not answer; why it does not is in the file meanwhile."""
         for _attempt in range(_TRIES):
             try:
                 _go(domain, self.way)
-                return os.unlink(self.path)
             except libvirt.libvirtError as error:
                 self._note("broken", str(error))
-            signal.sigtimedwait([signal.SIGTERM], 1)
+                expired = signal.sigtimedwait([signal.SIGTERM], 1) is None and expired
+            else:
+                return self._note("expired") if expired else os.unlink(self.path)
         return None
 
     def _note(self, state: str, reason: t.Optional[str] = None) -> None:

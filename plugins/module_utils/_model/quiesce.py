@@ -19,7 +19,7 @@ class Hold:
     """What keeps a domain quiet: a process of its own, which lets go when it is told to, or by itself when the time is up.
 
     `way` is frozen (its file systems, by its agent) or paused. `state` is holding, expired (it has let go by itself), or
-    broken: nobody knows whether it has, as the process was killed or `reason` kept it from it.
+    broken: nobody knows whether it has, as the process was killed, or gave up. `reason`: why letting go did not succeed yet.
     """
 
     way: str

@@ -52,7 +52,8 @@ def build(place: Path, base: Path) -> None:
 
 def prepare(machine: Machine, host: Host, place: Path) -> None:
     disks = disks_of(place, machine)
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", machine.image / "disk.ext4", disks[0])
+    # named from here, so that a checkout may be moved
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "image/disk.ext4", disks[0])
     run("qemu-img", "create", "-q", "-f", "qcow2", disks[1], "8G")
     machine.start(disks)
     machine.wait_until_running()
