@@ -18,6 +18,7 @@ class FilterModule:
             "walk_answers": _walk.answers_of,
             "walk_attached": _walk.attached,
             "walk_failures": _walk.failures,
+            "walk_group_undo": _walk.group_undo,
             "walk_homeless": _walk.homeless,
             "walk_housed": _walk.housed,
             "walk_items": _walk.items,

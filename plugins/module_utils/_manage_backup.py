@@ -15,6 +15,7 @@ import uuid
 
 from ._backups import BackupStore, open_store
 from ._errors import Invalid, StorageError
+from ._hosts.at_work import ThisHost
 from ._manage_volume import OnBackend, text_of, volume_result
 from ._model.backup import Backup, Key, backup_from, backup_record, keep_of
 from ._model.volume import Volume, check_name
@@ -28,6 +29,7 @@ class Backups(OnBackend):
     def __init__(self, options: t.Dict[str, t.Any]) -> None:
         super().__init__(options)
         self.store = open_store(options["repository"])
+        self.work = ThisHost()
         self._planned: t.Set[str] = set()  # wishes, by their fresh ids
         self._uncleaned = ""  # why the space of what was deleted is not free yet
 
@@ -63,7 +65,7 @@ class Backups(OnBackend):
 
     def plan(self, want: BackupWish, world: World) -> Plan:
         self._planned.add(want.fresh_id)
-        return self.warned(plan_backup(want, world, Places(self.backend, self.store)), *self.store.warnings)
+        return self.warned(plan_backup(want, world, Places(self.backend, self.store, self.work)), *self.store.warnings)
 
     def assumed(self, result: t.Dict[str, t.Any], world: World) -> World:
         record = result.get("backup")

@@ -17,6 +17,7 @@ import typing as t
 
 from ._backups import BackupStore
 from ._errors import Conflict, NotFound, Refused
+from ._hosts import Workplace
 from ._model.backup import Backup, Keep, Key, kept
 from ._model.volume import GIB, Snapshot, Volume
 from ._plan_known import activation, check_data, check_not_copied, check_not_taken, check_still, known_volume, others, volume_named, who
@@ -48,10 +49,11 @@ class BackupWish:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Where volumes are, and where their backups are."""
+    """Where volumes are, where their backups are, and where these are taken."""
 
     volumes: VolumeBackend
     backups: BackupStore
+    work: Workplace = dataclasses.field(default_factory=Workplace)
 
 
 def plan_backup(want: BackupWish, world: World, places: Places) -> Plan:
@@ -107,19 +109,39 @@ def _present(want: BackupWish, world: World, places: Places) -> Plan:
 
 
 def _take(want: BackupWish, volume: Volume, volumes: World, places: Places) -> Plan:
+    ending, volume = _ended(want, volume, places)
     _check_free(want, volume, places.volumes)
     refusal = places.volumes.missing() or _crowded(volume, volumes, places.volumes) or places.backups.missing
     if refusal:
         raise Refused(f"{want} can't be taken: {refusal}")
-    mark = volume.backup or Snapshot(id=want.fresh_id, name=want.name, size_bytes=volume.size_bytes, created_at=want.now, status="creating")
+    mark = volume.backup or _mark(want, volume, places)
     marked = dataclasses.replace(volume, status="backing-up", backup=mark)
     backup = _backup(want, volume, mark)
     begin = () if marked == volume else (Step(f"mark volume {volume.name} backing-up", places.volumes.swap, (volume, marked)),)
     instant = (Step(f"take a snapshot of volume {volume.name} to read from", places.volumes.take, (marked, mark)),) if places.volumes.instant(volume) else ()
     write = Step(f"write {want} to {places.backups.where}", _write, (backup, marked, places))
     undo = (Step(f"leave volume {volume.name} as it was", _give_up, (marked, places.volumes)),)
-    steps = activation(volume, places.volumes) + begin + instant + (write,) + _release(marked, places)
+    steps = activation(volume, places.volumes) + ending + begin + instant + (write,) + _release(marked, places)
     return Plan(backup.key, None, backup, steps, label=str(want), undo=undo)
+
+
+def _ended(want: BackupWish, volume: Volume, places: Places) -> t.Tuple[t.Tuple[Step, ...], Volume]:
+    """What ends another backup of the volume, whose run was killed here, and the volume then: nightly ones each have a name of their own."""
+    mark, here = volume.backup, _here(places)
+    if mark is None or mark.name == want.name or not here or mark.metadata != here or places.work.anybody(volume.id):
+        return (), volume
+    ending = Step(f"give up backup {mark.name} of volume {volume.name}, whose run was killed", _give_up, (volume, places.volumes))
+    return (ending,), volume.backed_up()
+
+
+def _mark(want: BackupWish, volume: Volume, places: Places) -> Snapshot:
+    """What the record says while the backup is taken; `metadata` says where."""
+    about = {"size_bytes": volume.size_bytes, "created_at": want.now, "metadata": _here(places)}
+    return Snapshot(id=want.fresh_id, name=want.name, status="creating", **about)
+
+
+def _here(places: Places) -> t.Tuple[t.Tuple[str, str], ...]:
+    return (("host", places.work.name),) if places.work.name else ()
 
 
 def _check_free(want: BackupWish, volume: Volume, backend: VolumeBackend) -> None:
@@ -157,7 +179,7 @@ def _backup(want: BackupWish, volume: Volume, mark: Snapshot) -> Backup:
 def _write(backup: Backup, marked: Volume, places: Places) -> None:
     """Reads the volume, or the snapshot of it, while others may have the lock; what somebody took from us meanwhile is not kept."""
     snapshot = marked.backup if places.volumes.instant(marked) else None
-    with places.volumes.pause(), places.volumes.reading(marked, snapshot) as data:
+    with places.work.at_work(marked.id), places.volumes.pause(), places.volumes.reading(marked, snapshot) as data:
         if data.size_bytes != backup.size_bytes:
             was = f"its record says {backup.size_bytes} bytes and its data has {data.size_bytes}"
             raise Conflict(f"{backup} can't be taken: {was}; have cinder_volume bring the volume to its record first")

@@ -384,6 +384,13 @@ def writers(foreseen: Answers) -> dict[str, list[dict[str, str]]]:
     return {host: [{"name": instance} for home, instance in found if home == host] for host, _instance in found}
 
 
+def group_undo(taken: Answers, late: Sequence[str] = ()) -> dict[str, list[dict[str, str]]]:
+    """The snapshots, by storage host, that a group gives up again: those taken just now, when one could not be, or `late` instances wrote meanwhile."""
+    whole = not late and not any(answer.get("failed") or answer.get("unreachable") for answer in taken.values())
+    news = {host: [r for r in predicted({host: answer}) if r["changed"] and not r["failed"]] for host, answer in taken.items()}
+    return {} if whole else {host: [{"volume": r["volume"], "name": r["name"]} for r in results] for host, results in news.items()}
+
+
 def lost(looks: Answers, storage_host: str, lost_host: str, taken: Answers | None = None) -> list[dict[str, Any]]:
     """The list for cinder_attachment that takes the volumes of a lost compute host from it; of those `taken`, the one that releases them."""
     if taken is not None:

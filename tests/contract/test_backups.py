@@ -358,6 +358,16 @@ def nothing_beside(pool, db):
         return not list(image.list_snaps())
 
 
+@FILE_FIRST
+def test_a_killed_one_is_given_up_for_one_of_another_name(pool, db, backup, repository):
+    with stopped("_send_zeros", pool, repository):
+        pass
+    taken = settled(pool, backup, name="tuesday")
+    assert taken["steps"][0] == "give up backup monday of volume db, whose run was killed"
+    assert [one["name"] for one in listed(repository)["backups"]] == ["tuesday"] and volumes(pool)["db"]["status"] == "available"
+    assert nothing_beside(pool, db) and not os.path.exists(f"/run/stackless-block-at-{db['id']}")
+
+
 @RBD
 @pytest.mark.long
 def test_killed_and_given_up(pool, db, backup, repository):

@@ -60,3 +60,11 @@ def test_it_tells_of_a_disk_that_comes_grows_and_goes(guest: Guest, tmp_path: Pa
     assert path.read_bytes().startswith(b"written\n")
     guest.domain.detachDevice(disk)
     guest.wait_for(rf"^DISK-DEL {name}\n", since=since)
+
+
+def test_a_line_that_came_torn_is_not_run(guest):
+    since = len(guest.said())
+    with guest._console() as console:
+        console.sendall(b"18 cho one >/torn\n")
+        guest.wait_for(r"^COMMAND-TORN\n", since=since)
+    assert guest.run("ls / | grep -c torn || true") == "0\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from pathlib import Path
 from typing import Iterator
 
 import pytest
@@ -22,6 +21,7 @@ from tests.rig.walk import CephWalk
 VOLUMES = [{"name": name, "size_gib": 1} for name in ("first", "second")]
 ATTACHMENTS = [{"volume": volume["name"], "instance": "web-1", "bus": "scsi"} for volume in VOLUMES]
 SIZE = 64 << 20
+PAUSED = 3  # virDomainState
 # writes the same number to both disks, to the first one first
 COUNT = "(n=0; while :; do n=$((n+1)); for disk in %s %s; do echo $n | dd of=/dev/$disk seek=65536 conv=fsync 2>/dev/null; done; done)"
 
@@ -110,17 +110,19 @@ def test_file_systems_are_frozen_by_the_agent(ground: tuple[CephWalk, AgentGuest
 
 def test_a_moment_that_is_over_too_early_is_told(ground: tuple[CephWalk, AgentGuest]) -> None:
     walk, guest = ground
-    stall = threading.Thread(target=stall_when_quiet, args=(walk, 2))
+    guest.stop_agent()
+    stall = threading.Thread(target=stall_when_paused, args=(walk, guest, 2))
     stall.start()
-    said = bad(walk.play("snapshot", **wish("late"), snapshot_quiesce="pause", snapshot_quiesce_seconds=1)).output
+    said = bad(walk.play("snapshot", **wish("late"), snapshot_quiesce="pause", snapshot_quiesce_seconds=1, snapshot_group=True)).output
     stall.join()
+    assert not [one for record in walk.records() for one in record.get("snapshots", ()) if one["name"] == "late"], "a group of two moments is none"
     assert "web-1 could not be kept from writing until the snapshots were taken, which took more than 1 s" in " ".join(said.split())
 
 
-def stall_when_quiet(walk: CephWalk, seconds: float) -> None:
+def stall_when_paused(walk: CephWalk, guest: AgentGuest, seconds: float) -> None:
     """As soon as the instance is kept from writing, the cluster takes its time."""
     deadline = time.monotonic() + 60
-    while not list(Path("/run").glob("stackless-block-quiesced-*")) and time.monotonic() < deadline:
+    while guest.domain.state()[0] != PAUSED and time.monotonic() < deadline:
         time.sleep(0.01)
     walk.pool.ceph.pause("osd")
     time.sleep(seconds)

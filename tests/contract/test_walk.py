@@ -293,6 +293,23 @@ def test_saved_files_are_private(walk):
     assert files and {os.stat(path).st_mode & 0o777 for path in files} == {0o600}
 
 
+def test_a_group_of_snapshots_is_taken_whole_or_not_at_all(walk):
+    good(walk.play("volume", volumes=VOLUMES))
+    wish = {"snapshots": [{"volume": volume, "name": "monday"} for volume in ("db-data", "db-data-1", "db-data-11")], "snapshot_group": True}
+    told = bad(walk.play("snapshot", **wish), "there is no volume db-data-11").result("Take back what was taken of a group that is not whole")
+    assert [result["steps"] for result in told["results"][0]["results"]] and snapshots(walk) == {"db-data": [], "db-data-1": []}
+    good(walk.play("snapshot", snapshots=wish["snapshots"][:1]))
+    bad(walk.play("snapshot", **wish))
+    assert snapshots(walk) == {"db-data": ["monday"], "db-data-1": []}, "what was there before stays"
+    assert good(walk.play("snapshot", snapshots=wish["snapshots"][:2], snapshot_group=True)).changed
+    assert snapshots(walk) == {"db-data": ["monday"], "db-data-1": ["monday"]}
+    good(walk.play("snapshot", snapshots=wish["snapshots"][:2], snapshot_state="absent"))
+
+
+def snapshots(walk):
+    return {record["name"]: [snapshot["name"] for snapshot in record.get("snapshots", ())] for record in walk.records()}
+
+
 def test_backups_and_back_by_the_playbooks(walk, tmp_path):
     repository = {"location": str(tmp_path / "kept"), "password": "correct horse", "create": True}
     good(walk.play("attach", volumes=VOLUMES, attachments=ATTACHMENTS[:1]))

@@ -32,10 +32,17 @@ class AgentGuest(Guest):
     def start_agent(self, timeout: float = 60) -> None:
         """Starts the agent and returns when libvirt has heard of it."""
         self.run(f"mkdir -p /tmp; {START}")
+        self._wait_until_heard("connected", timeout)
+
+    def stop_agent(self, timeout: float = 60) -> None:
+        self.run("kill $(cat /tmp/qemu-ga.pid)")
+        self._wait_until_heard("disconnected", timeout)
+
+    def _wait_until_heard(self, state: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while "state='connected'" not in self.domain.XMLDesc():
+        while f"state='{state}'" not in self.domain.XMLDesc():
             if time.monotonic() > deadline:
-                raise GuestError(f"the agent of {self.name} does not answer: {self.run('cat /tmp/said')}")
+                raise GuestError(f"libvirt does not see that the agent of {self.name} is {state}: {self.run('cat /tmp/said')}")
             time.sleep(0.05)
 
     def mount(self, device: str) -> None:

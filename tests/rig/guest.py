@@ -76,9 +76,13 @@ watch_disks() {
 
 watch_disks &
 echo GUEST-READY
-while read -r line; do
-    eval "$line"
-    echo "COMMAND-DONE $?"
+while read -r length line; do
+    if [ "$length" = "${#line}" ]; then
+        eval "$line"
+        echo "COMMAND-DONE $?"
+    else
+        echo COMMAND-TORN
+    fi
 done
 poweroff -f
 """
@@ -285,11 +289,14 @@ class Guest:
 
     def run(self, command: str, timeout: float = 30) -> str:
         """Runs one line of shell in the guest and returns what it printed; an exit status other than 0 is a GuestError."""
-        # from the beginning of a line, which the guest may be in the middle of writing
-        since = self.said().rfind("\n") + 1
-        with self._console() as console:
-            console.sendall(command.encode() + b"\n")
-            done = self.wait_for(r"^COMMAND-DONE (\d+)\n", timeout, since)
+        for _attempt in range(5):
+            # from the beginning of a line, which the guest may be in the middle of writing
+            since = self.said().rfind("\n") + 1
+            with self._console() as console:
+                console.sendall(f"{len(command)} {command}\n".encode())
+                done = self.wait_for(r"^COMMAND-(?:DONE (\d+)|TORN)\n", timeout, since)
+            if done.group(1):  # of a long line the console now and then loses the beginning
+                break
         printed = self.said()[since : since + done.start()]
         if done.group(1) != "0":
             raise GuestError(f"in {self.name}: {command!r} ended with {done.group(1)}: {printed.strip()}")

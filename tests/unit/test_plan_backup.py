@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.stackless.block.plugins.module_utils._backups import BackupStore, open_store
 from ansible_collections.stackless.block.plugins.module_utils._backups import restic
 from ansible_collections.stackless.block.plugins.module_utils._errors import Conflict, Failed, Invalid, Refused, StorageError
+from ansible_collections.stackless.block.plugins.module_utils._hosts import Workplace
 from ansible_collections.stackless.block.plugins.module_utils._model.backup import Backup, Keep, Key, backup_from, backup_record, keep_of, kept
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import AttachmentWish, plan_attachment
@@ -70,6 +71,16 @@ class FakeStore(BackupStore):
         return iter(self.given)
 
 
+class FakeWorkplace(Workplace):
+    name = "here"
+
+    def __init__(self, busy=False):
+        self.busy = busy
+
+    def anybody(self, volume_id):
+        return self.busy
+
+
 TWO = (backup("sunday", "2026-01-30T23:00:00Z"), backup())
 # name: the volumes, and what the store has
 STATES = {
@@ -78,6 +89,8 @@ STATES = {
     "begun": ((volume(status="backing-up", backup=MARK),), ()),
     "nearly done": ((volume(status="backing-up", backup=MARK),), (backup(),)),
     "another is begun": ((volume(status="backing-up", backup=dataclasses.replace(MARK, name="sunday")),), ()),
+    "another was killed": ((volume(status="backing-up", backup=dataclasses.replace(MARK, name="sunday", metadata=(("host", "here"),))),), ()),
+    "another is begun elsewhere": ((volume(status="backing-up", backup=dataclasses.replace(MARK, name="sunday", metadata=(("host", "there"),))),), ()),
     "done": ((volume(),), (backup(),)),
     "described": ((volume(),), (backup(description="by hand"),)),
     "two": ((volume(),), TWO),
@@ -117,7 +130,7 @@ def made(tmp_path):
         for one in STATES[state][0]:
             backend.swap(None, dataclasses.replace(one, path=backend.locate(one.id)))
             backend.allocate(one)
-        return Places(backend, FakeStore(*STATES[state][1]))
+        return Places(backend, FakeStore(*STATES[state][1]), FakeWorkplace())
 
     return make
 
@@ -154,6 +167,8 @@ def test_the_cases_hold_enough_crashes_and_refusals(made):
     "state,wish,words",
     [
         ("another is begun", "present", "backup sunday of it is being taken; let the run that is at it end"),
+        ("another is begun elsewhere", "present", "backup sunday of it is being taken; let the run that is at it end"),
+        ("another was killed", "present", None),
         ("held", "to another", None),
         ("held", "over it", "it is held by web-1 on compute-1"),
         ("of another", "present", f"is of another volume of that name, with the id {OLD}"),
@@ -173,6 +188,17 @@ def test_what_is_refused(made, state, wish, words):
         return
     with pytest.raises(StorageError, match=words):
         plan_backup(WISHES[wish], observe(places), places)
+
+
+def test_who_is_at_work_is_not_overtaken_and_who_was_killed_is(made):
+    places = made("another was killed")
+    ending, begin, *_rest = plan_backup(WISHES["present"], observe(places), places).steps
+    assert ending.name == "give up backup sunday of volume db, whose run was killed" and begin.name == "mark volume db backing-up"
+    ending.act(*ending.args)
+    assert places.volumes.observe()["db"].backup is None
+    with pytest.raises(Conflict, match="backup sunday of it is being taken"):
+        busy = dataclasses.replace(made("another was killed"), work=FakeWorkplace(busy=True))
+        plan_backup(WISHES["present"], observe(busy), busy)
 
 
 def test_the_volume_counts_and_not_its_name():

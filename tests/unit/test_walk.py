@@ -256,6 +256,19 @@ class TestMerge:
         assert _walk.writers(foreseen) == {"c1": [{"name": "db"}], "c2": [{"name": "web"}]}
         assert _walk.writers({"s1": {"unreachable": True, "msg": "timed out"}}) == {}
 
+    def test_a_group_that_is_not_whole_gives_up_what_was_taken_just_now(self):
+        def result(name, changed, failed=False):
+            return {"volume": name, "name": "monday", "changed": changed, "failed": failed, "id": "x"}
+
+        taken = {"s1": {"results": [result("new", True), result("old", False)]}, "s2": {"results": [result("other", True)]}}
+        both = {"s1": [{"volume": "new", "name": "monday"}], "s2": [{"volume": "other", "name": "monday"}]}
+        assert _walk.group_undo(taken) == {}
+        assert _walk.group_undo(taken, ["web-1"]) == both
+        taken["s2"] = {"failed": True, "results": [*taken["s2"]["results"], result("gone", True, failed=True)]}
+        assert _walk.group_undo(taken) == both
+        taken["s2"] = {"unreachable": True, "msg": "timed out"}
+        assert _walk.group_undo(taken) == {"s1": both["s1"], "s2": []}
+
 
 def fail(attachments, step, silent=False):
     return [{**a, "failure": {"step": step, "reason": "x", "silent": silent}} for a in attachments]

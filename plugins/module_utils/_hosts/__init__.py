@@ -4,10 +4,11 @@
 
 # Note that this module util is **PRIVATE** to the collection: it can change at any time.
 
-"""The hosts that run domains and are initiators: what a planner may ask of one."""
+"""The hosts that run domains, are initiators, or are where long work is done: what a planner may ask of one."""
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from .._model.data import Secret
@@ -196,4 +197,18 @@ class QuiesceHost:
 
     def release(self, domain: str) -> None:
         """Tells what holds the domain to let go; does so itself where that was killed."""
+        raise NotImplementedError
+
+
+class Workplace:
+    """Where runs show that they are at a volume for long, so that a killed one can be told from a slow one. Nowhere, unless a host says otherwise."""
+
+    name = ""
+
+    def at_work(self, volume_id: str) -> t.ContextManager[None]:
+        """Shows it for as long as this process lives, or the block lasts."""
+        return contextlib.nullcontext()
+
+    def anybody(self, volume_id: str) -> bool:
+        """Whether somebody here is at work on a volume."""
         raise NotImplementedError
