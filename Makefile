@@ -8,7 +8,7 @@ PYTHON := env LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo) $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ceph demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench bench-ceph bench-images bench-lab campaign changelog requirements clean
+.PHONY: help demo demo-ceph demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench bench-ceph bench-images bench-backups bench-lab campaign changelog requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,10 @@ bench-ceph: ## the same with volumes in a Ceph cluster, beside rbd and virsh
 bench-images: ## volumes from images and images of volumes, beside qemu-img
 	@tests/setup.sh test
 	@$(ROOT) -m tests.bench.images
+
+bench-backups: ## backups and their restoration, beside restic by hand
+	@tests/setup.sh test
+	@$(ROOT) -m tests.bench.backups
 
 bench-lab: ## the same on real kernels, beside targetcli, cinder-rtstool's way and os-brick: takes an hour
 	@tests/setup.sh test

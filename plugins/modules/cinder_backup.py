@@ -14,7 +14,7 @@ description:
   - Every backup stands for itself, and any of them may be deleted. It takes as little time and space as an incremental one all the same, because
     data that the repository has already, of whatever volume, is not stored again.
   - While a backup is taken, its volume is V(ignore:backing-up). It keeps its attachments. Statuses and their order are those of Cinder.
-  - A run that was killed at any point is finished by the next one.
+  - A run that was killed at any point is finished by the next one. A backup of another name, taken on the same host, gives it up.
 author:
   - The stackless.block authors (@stackless)
 extends_documentation_fragment:
