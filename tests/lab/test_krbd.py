@@ -378,6 +378,12 @@ def walk(lab: Any, ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Walk
     return Walk(lab, ceph, tmp_path_factory.mktemp("krbd"))
 
 
+@pytest.fixture
+def attached(walk: Walk) -> None:
+    """The volumes are where they belong, whichever tests have run before."""
+    good(walk.play("attach", **(WISH if not walk.records() else {"attachments": ATTACHMENTS})))
+
+
 def test_a_check_predicts_the_walk_and_no_key_is_seen_on_it(lab: Any, walk: Walk) -> None:
     predicted = good(walk.play("attach", check=True, **WISH))
     assert walk.records() == {} and lab.compute.run(LEFT) == ""
@@ -405,6 +411,7 @@ def test_what_a_guest_writes_is_on_its_own_image(lab: Any, walk: Walk) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("attached")
 def test_what_keeps_the_lock_is_not_extended_and_what_does_not_is(lab: Any, walk: Walk) -> None:
     bad(walk.play("extend", volumes=[{"name": "db-log", "size_gib": 2}]), "mapped exclusively", "exclusive: false")
     assert walk.records()["db-log"]["size_bytes"] == GIB
@@ -417,7 +424,9 @@ def test_what_keeps_the_lock_is_not_extended_and_what_does_not_is(lab: Any, walk
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("attached")
 def test_a_host_that_restarts_gets_back_what_is_attached(lab: Any, walk: Walk) -> None:
+    lab.guest.run(f"write {guest_device(lab, walk.id('db-data'))} 0 first-light")
     lab.compute.reboot(hard=True)
     with lent(walk.ceph, lab.compute):
         assert lab.compute.run(LEFT) == ""
@@ -433,7 +442,9 @@ def test_a_host_that_restarts_gets_back_what_is_attached(lab: Any, walk: Walk) -
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("attached")
 def test_a_lost_host_is_kept_from_a_volume_before_that_goes_elsewhere(lab: Any, walk: Walk) -> None:
+    good(walk.play("detach", attachments=ATTACHMENTS))
     log = walk.id("db-log")
     there = {"volume": "db-log", "instance": "db-1", "bus": "scsi"}
     good(walk.play("attach", attachments=[there]))
