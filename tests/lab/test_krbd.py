@@ -443,11 +443,8 @@ def test_a_host_that_restarts_gets_back_what_is_attached(lab: Any, walk: Walk) -
 
 @pytest.mark.long
 def test_a_lost_host_is_kept_from_a_volume_before_that_goes_elsewhere(lab: Any, walk: Walk) -> None:
-    if not walk.records():
-        good(walk.play("volume", volumes=VOLUMES))
+    good(walk.play("attach", volumes=VOLUMES[1:], attachments=[{"volume": "db-log", "instance": "db-1", "bus": "scsi"}]))
     log = walk.id("db-log")
-    there = {"volume": "db-log", "instance": "db-1", "bus": "scsi"}
-    good(walk.play("attach", attachments=[there]))
     write(lab.compute2, "db-1", log, 0x11)
     lab.compute2.freeze()
     time.sleep(35)  # by now its OSD has given up on it, and only the lock tells whose the image was
