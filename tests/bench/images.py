@@ -6,9 +6,9 @@
 
     python -m tests.bench.images [--mib 1024] [--rounds 5] [--write]
 
-Both take turns in one run on one machine, in memory (/dev/shm), as a disk's whims are larger than what is measured here: what counts is the
-ratio of the medians. The module's time has all of it, the start of Python included; what a run takes that finds nothing to do is told besides, and taken off for
-the ratio. --write also writes docs/bench-images.md.
+Both take turns in one run on one machine, in memory (/dev/shm), as a disk's whims are larger than what is measured here: what counts is
+the ratio of the medians. The module's time has all of it, the start of Python included; what a run takes that finds nothing to do is told
+besides, and taken off for the ratio. --write also writes docs/bench-images.md.
 """
 
 from __future__ import annotations
