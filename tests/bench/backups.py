@@ -48,7 +48,7 @@ def main() -> None:
             rows.append(f"| {what} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} |")
             print(rows[-1], flush=True)
     if asked.write:
-        machine = f"Linux {platform.release()}, {os.cpu_count()} processors"
+        machine = f"Linux {platform.release().partition('-')[0]}, {os.cpu_count()} processors"
         PAGE.write_text(TEXT.format(mib=asked.mib, size=SIZE, machine=machine, table="\n".join(rows)))
 
 

@@ -52,7 +52,7 @@ def main() -> None:
             print(row, flush=True)
             rows.append(row)
     if asked.write:
-        machine = f"Linux {platform.release()}, {os.cpu_count()} processors"
+        machine = f"Linux {platform.release().partition('-')[0]}, {os.cpu_count()} processors"
         PAGE.write_text(TEXT.format(mib=asked.mib, rounds=asked.rounds, machine=machine, table="\n".join(rows)))
 
 
