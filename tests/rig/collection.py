@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.rig.served import Served
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -30,26 +32,34 @@ def collections_path() -> Path:
 
 
 def run_module(
-    name: str,
-    options: dict[str, Any],
-    check: bool = False,
-    diff: bool = True,
-    python: str = sys.executable,
-    env: dict[str, str] | None = None,
-    timeout: float = 120,
+    name: str, options: dict[str, Any], check: bool = False, diff: bool = True, env: dict[str, str] | None = None, timeout: float = 120
 ) -> dict[str, Any]:
-    """Runs one module in a process of its own, options on stdin, and returns what it printed."""
+    """Runs one module in a process of its own, options on stdin, and returns what it printed.
+
+    With `env` over the environment of the tests, that process is Python's from its beginning; else a child of one that serves.
+    """
     arguments = {**options, "_ansible_check_mode": check, "_ansible_diff": diff}
+    environ = {**os.environ, "PYTHONPATH": str(collections_path()), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+    said = None if env else _SERVED.run(f"exec env PYTHONPATH={collections_path()} {sys.executable}", name, arguments, timeout, environ)
+    if said is None:
+        said = _run_alone(name, arguments, environ, timeout)
+    try:
+        return json.loads(said)
+    except ValueError as error:
+        raise AssertionError(f"{name} printed no JSON:\n{said}") from error
+
+
+_SERVED = Served(["sh", "-c"])
+
+
+def _run_alone(name: str, arguments: dict[str, Any], environ: dict[str, str], timeout: float) -> str:
     done = subprocess.run(
-        [python, "-m", f"ansible_collections.stackless.block.plugins.modules.{name}"],
+        [sys.executable, "-m", f"ansible_collections.stackless.block.plugins.modules.{name}"],
         input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(collections_path()), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+        env=environ,
     )
-    try:
-        return json.loads(done.stdout)
-    except ValueError as error:
-        raise AssertionError(f"{name} printed no JSON:\n{done.stdout}\n{done.stderr}") from error
+    return done.stdout or done.stderr

@@ -17,7 +17,7 @@ from typing import Any, Iterable, Iterator
 from tests.rig.lab.cache import LabError
 from tests.rig.lab.machine import Machine
 from tests.rig.lab.payload import PLACE, payload
-from tests.rig.lab.served import Served
+from tests.rig.served import Served
 
 
 class Host:
@@ -60,7 +60,7 @@ class Host:
     def module(self, name: str, options: dict[str, Any], check: bool = False, timeout: float = 120, diff: bool = True) -> dict[str, Any]:
         """Runs one module of the checkout and returns the JSON that it printed."""
         place, arguments = self.checkout(), {**options, "_ansible_check_mode": check, "_ansible_diff": diff}
-        out = self._served.run(place, name, arguments, timeout + 15)
+        out = self._served.run(f"cd {place} && PYTHONPATH=. exec python3", name, arguments, timeout + 15)
         if out is None:  # two at once
             run = f"cd {place} && PYTHONPATH=. timeout -k 5 {timeout:g} python3 -m ansible_collections.stackless.block.plugins.modules.{name}"
             _status, out, err = self.ssh(run, timeout + 15, json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
