@@ -42,6 +42,7 @@ class Backups(OnBackend):
             name="" if state == "pruned" else check_name(item.get("name"), "backup"),
             state=state,
             description=text_of(volume, "description", item),
+            snapshot=None if item.get("snapshot") is None else check_name(item["snapshot"], "snapshot"),
             force=bool(item.get("force")),
             to=None if item.get("to") is None else check_name(item["to"]),
             overwrite=bool(item.get("overwrite")),

@@ -20,7 +20,7 @@ from ._errors import Conflict, NotFound, Refused
 from ._hosts import Workplace
 from ._model.backup import Backup, Keep, Key, kept
 from ._model.volume import GIB, Snapshot, Volume
-from ._plan_known import activation, check_data, check_not_copied, check_not_taken, check_still, known_volume, others, volume_named, who
+from ._plan_known import activation, check_data, check_not_copied, check_not_taken, check_still, known_snapshot, known_volume, others, volume_named, who
 from ._reconcile import Plan, Step, World
 from ._volumes import VolumeBackend, overtaken
 
@@ -29,13 +29,14 @@ from ._volumes import VolumeBackend, overtaken
 class BackupWish:
     """What the user says of one backup; None is what the user does not care about. `now`: UTC, ISO 8601.
 
-    `to` is the volume that gets what was kept, `keep` what stays of the backups of a volume.
+    `snapshot` is what is read instead of the volume, `to` the volume that gets what was kept, `keep` what stays of the backups of a volume.
     """
 
     volume: str
     name: str = ""
     state: str = "present"
     description: t.Optional[str] = None
+    snapshot: t.Optional[str] = None
     force: bool = False
     to: t.Optional[str] = None
     overwrite: bool = False
@@ -101,67 +102,86 @@ def _present(want: BackupWish, world: World, places: Places) -> Plan:
     marked = volume is not None and volume.backup is not None and volume.backup.name == want.name
     if have is None:
         return _take(want, known_volume(want.volume, volumes_of(world), places.volumes.where), volumes_of(world), places)
+    _check_same(want, have, volume)
+    return Plan(have.key, have, have, _release(t.cast(Volume, volume), places) if marked else (), label=str(want))
+
+
+def _check_same(want: BackupWish, have: Backup, volume: t.Optional[Volume]) -> None:
+    """Refuses a wish that what is there does not fulfil: a backup is never changed."""
     if volume is not None and have.volume_id != volume.id:
         raise Refused(f"{want} is there and is of another volume of that name, with the id {have.volume_id}; choose another name, or delete it")
     if want.description not in (None, have.description):
         raise Refused(f"{want} is there with another description, and a backup is never changed; delete it to take it anew")
-    return Plan(have.key, have, have, _release(t.cast(Volume, volume), places) if marked else (), label=str(want))
+    if want.snapshot not in (None, have.snapshot):
+        raise Refused(f"{want} is there and was not taken from snapshot {want.snapshot}; choose another name, or delete it to take it anew")
 
 
 def _take(want: BackupWish, volume: Volume, volumes: World, places: Places) -> Plan:
     ending, volume = _ended(want, volume, places)
     _check_free(want, volume, places.volumes)
-    refusal = places.volumes.missing() or _crowded(volume, volumes, places.volumes) or places.backups.missing
-    if refusal:
-        raise Refused(f"{want} can't be taken: {refusal}")
     mark = volume.backup or _mark(want, volume, places)
     marked = dataclasses.replace(volume, status="backing-up", backup=mark)
-    backup = _backup(want, volume, mark)
     begin = () if marked == volume else (Step(f"mark volume {volume.name} backing-up", places.volumes.swap, (volume, marked)),)
-    instant = (Step(f"take a snapshot of volume {volume.name} to read from", places.volumes.take, (marked, mark)),) if places.volumes.instant(volume) else ()
+    needed = _passes(marked, places.volumes) and not _is_taken(volume, places.volumes)
+    crowded = places.volumes.crowded(volume, others(volumes, volumes[volume.name])) if needed else None
+    refusal = places.volumes.missing() or crowded or places.backups.missing
+    if refusal:
+        raise Refused(f"{want} can't be taken: {refusal}")
+    return _taking(want, marked, activation(volume, places.volumes) + ending + begin, places)
+
+
+def _taking(want: BackupWish, marked: Volume, before: t.Tuple[Step, ...], places: Places) -> Plan:
+    """Reads a volume whose record says so by then."""
+    backup, mark = _backup(want, marked), t.cast(Snapshot, marked.backup)
+    taking = Step(f"take a snapshot of volume {marked.name} to read from", places.volumes.take, (marked, mark))
+    instant = (taking,) if _passes(marked, places.volumes) else ()
     write = Step(f"write {want} to {places.backups.where}", _write, (backup, marked, places))
-    undo = (Step(f"leave volume {volume.name} as it was", _give_up, (marked, places.volumes)),)
-    steps = activation(volume, places.volumes) + ending + begin + instant + (write,) + _release(marked, places)
-    return Plan(backup.key, None, backup, steps, label=str(want), undo=undo)
+    undo = (Step(f"leave volume {marked.name} as it was", _give_up, (marked, places.volumes)),)
+    return Plan(backup.key, None, backup, before + instant + (write,) + _release(marked, places), label=str(want), undo=undo)
 
 
 def _ended(want: BackupWish, volume: Volume, places: Places) -> t.Tuple[t.Tuple[Step, ...], Volume]:
     """What ends another backup of the volume, whose run was killed here, and the volume then: nightly ones each have a name of their own."""
-    mark, here = volume.backup, _here(places)
-    if mark is None or mark.name == want.name or not here or mark.metadata != here or places.work.anybody(volume.id):
+    mark, here = volume.backup, places.work.name
+    if mark is None or mark.name == want.name or not here or dict(mark.metadata).get("host") != here or places.work.anybody(volume.id):
         return (), volume
     ending = Step(f"give up backup {mark.name} of volume {volume.name}, whose run was killed", _give_up, (volume, places.volumes))
     return (ending,), volume.backed_up()
 
 
 def _mark(want: BackupWish, volume: Volume, places: Places) -> Snapshot:
-    """What the record says while the backup is taken; `metadata` says where."""
-    about = {"size_bytes": volume.size_bytes, "created_at": want.now, "metadata": _here(places)}
-    return Snapshot(id=want.fresh_id, name=want.name, status="creating", **about)
+    """What the record says while the backup is taken."""
+    given = known_snapshot(volume, want.snapshot) if want.snapshot else None
+    size, moment = (given.size_bytes, given.created_at) if given else (volume.size_bytes, want.now)
+    about = (("host", places.work.name), ("snapshot", want.snapshot))
+    told = tuple((key, value) for key, value in about if value)
+    return Snapshot(id=want.fresh_id, name=want.name, status="creating", size_bytes=size, created_at=moment, metadata=told)
 
 
-def _here(places: Places) -> t.Tuple[t.Tuple[str, str], ...]:
-    return (("host", places.work.name),) if places.work.name else ()
+def _passes(marked: Volume, backend: VolumeBackend) -> bool:
+    """Whether the backup is read from a snapshot that is taken for it and goes afterwards."""
+    return marked.backed_up_from is None and backend.instant(marked)
 
 
 def _check_free(want: BackupWish, volume: Volume, backend: VolumeBackend) -> None:
     what = f"{want} can't be taken"
-    if volume.backup is not None and volume.backup.name != want.name:
+    if volume.backup is not None and (volume.backup.name, volume.backed_up_from) != (want.name, want.snapshot):
         raise Conflict(f"{what} now: {who(volume)}")
     if volume.backup is None and volume.status != volume.at_rest().status:
         raise Conflict(f"{what} while the volume is {volume.status}; run the play that was at it to its end first")
-    if volume.backup is None or volume.backup.id not in (backend.taken(volume) or set()):
-        check_still(volume, backend, what, want.force, "force=true")
-    check_data(volume)
+    if want.snapshot is None:
+        if not _is_taken(volume, backend):
+            check_still(volume, backend, what, want.force, "force=true")
+        check_data(volume)
 
 
-def _crowded(volume: Volume, volumes: World, backend: VolumeBackend) -> t.Optional[str]:
-    """Why there is no room for the snapshot that a backup is read from, or None."""
-    needed = backend.instant(volume) and not (volume.backup and volume.backup.id in (backend.taken(volume) or set()))
-    return backend.crowded(volume, others(volumes, volume)) if needed else None
+def _is_taken(volume: Volume, backend: VolumeBackend) -> bool:
+    """Whether the snapshot that is taken for a backup is there: a run that was killed may have left it."""
+    return volume.backup is not None and volume.backup.id in (backend.taken(volume) or set())
 
 
-def _backup(want: BackupWish, volume: Volume, mark: Snapshot) -> Backup:
+def _backup(want: BackupWish, volume: Volume) -> Backup:
+    mark = t.cast(Snapshot, volume.backup)
     return Backup(
         name=want.name,
         volume=volume.name,
@@ -173,12 +193,14 @@ def _backup(want: BackupWish, volume: Volume, mark: Snapshot) -> Backup:
         volume_description=volume.description,
         metadata=volume.metadata,
         multiattach=volume.multiattach,
+        snapshot=want.snapshot,
     )
 
 
 def _write(backup: Backup, marked: Volume, places: Places) -> None:
     """Reads the volume, or the snapshot of it, while others may have the lock; what somebody took from us meanwhile is not kept."""
-    snapshot = marked.backup if places.volumes.instant(marked) else None
+    given = marked.backed_up_from
+    snapshot = known_snapshot(marked, given) if given else marked.backup if _passes(marked, places.volumes) else None
     with places.work.at_work(marked.id), places.volumes.pause(), places.volumes.reading(marked, snapshot) as data:
         if data.size_bytes != backup.size_bytes:
             was = f"its record says {backup.size_bytes} bytes and its data has {data.size_bytes}"
@@ -198,7 +220,7 @@ def _still(marked: Volume, backend: VolumeBackend) -> t.Optional[Volume]:
 def _release(marked: Volume, places: Places) -> t.Tuple[Step, ...]:
     dropping = Step(f"remove that snapshot of volume {marked.name}", places.volumes.drop, (marked, marked.backup, True))
     return (
-        *((dropping,) if places.volumes.instant(marked) else ()),
+        *((dropping,) if _passes(marked, places.volumes) else ()),
         Step(f"mark volume {marked.name} as it was before", _unmark, (marked, places.volumes)),
     )
 
@@ -214,7 +236,7 @@ def _give_up(marked: Volume, backend: VolumeBackend) -> None:
     """Unless somebody else has ended it meanwhile, or it was not begun."""
     now = _still(marked, backend)
     if now is not None:
-        if backend.instant(now):
+        if _passes(now, backend):
             backend.drop(now, t.cast(Snapshot, now.backup), True)
         backend.swap(now, now.backed_up())
 

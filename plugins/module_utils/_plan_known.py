@@ -76,7 +76,7 @@ def check_still(volume: Volume, backend: VolumeBackend, what: str, forced: bool,
 
 def check_not_copied(volume: Volume, world: World, backend: VolumeBackend, what: str, snapshot: t.Optional[Snapshot] = None, whole: bool = False) -> None:
     """Refuses what would disturb a copy of a volume, of one snapshot, or with `whole` of any; it may be a killed run's, half made."""
-    taking = [] if snapshot or backend.instant(volume) else [*_being_taken(volume)]
+    taking = [*_being_taken(volume, snapshot, backend.instant(volume))]
     of = [one for one in filter(None, world.values()) if one.status in MAKING and one.source_volid == volume.id]
     copied = [one for one in of if not backend.instant(volume, one.allocation)]
     made = [f"volume {one.name}" for one in copied if whole or one.snapshot_id == (snapshot and snapshot.id)]
@@ -84,9 +84,12 @@ def check_not_copied(volume: Volume, world: World, backend: VolumeBackend, what:
         raise Conflict(f"{what} while it is copied to {(taking + made)[0]}; let the run that is at it end, or run it again if it was killed")
 
 
-def _being_taken(volume: Volume) -> t.Iterator[str]:
-    yield from (f"snapshot {one.name}" for one in volume.snapshots if one.status == "creating")
-    if volume.backup:
+def _being_taken(volume: Volume, snapshot: t.Optional[Snapshot], instant: bool) -> t.Iterator[str]:
+    """What is being read from the volume itself, which takes time unless it is done at an `instant`, or from this snapshot."""
+    if snapshot is None and not instant:
+        yield from (f"snapshot {one.name}" for one in volume.snapshots if one.status == "creating")
+    read = volume.backed_up_from == snapshot.name if snapshot else not (instant or volume.backed_up_from)
+    if volume.backup and read:
         yield f"backup {volume.backup.name}"
 
 

@@ -25,7 +25,7 @@ extends_documentation_fragment:
 notes:
   - With O(backend.driver=rbd), and of a thin volume with O(backend.driver=lvm), a backup is read from a snapshot that is removed afterwards, and the volume
     may be attached, detached and written to meanwhile.
-  - With O(backend.driver=file), and of a thick volume, nobody gets the volume until its backup is taken.
+  - With O(backend.driver=file), and of a thick volume, nobody gets the volume until its backup is taken, unless it is taken from a O(snapshot).
   - All of a volume is read each time; only holes are not. restic takes it at several hundred MiB a second and writes what is new.
   - Space that deleted backups took is freed once at the end of a task. Where another host is at the repository just then, that is left to the next deletion.
 options:
@@ -49,6 +49,12 @@ options:
   description: &description
     description:
       - A text for people, recorded with the backup.
+    type: str
+  snapshot: &snapshot
+    description:
+      - The name of a snapshot of the volume, to take the backup from what that holds. The volume may be in use meanwhile, with any driver, and the snapshot
+        is not deleted. It is as old as the snapshot.
+      - With a snapshot for which file systems were frozen, a backup of a volume in use is as good as one of a volume that nobody has.
     type: str
   force: &force
     description:
@@ -99,6 +105,7 @@ options:
       name: *name
       state: *state
       description: *description
+      snapshot: *snapshot
       force: *force
       to: *to
       overwrite: *overwrite
@@ -126,6 +133,14 @@ EXAMPLES = r"""
     backups:
       - {volume: db-data}
       - {volume: db-log}
+
+- name: Take one of what a snapshot holds
+  stackless.block.cinder_backup:
+    backend: "{{ backend }}"
+    repository: {location: /srv/backups, password: "{{ backup_password }}"}
+    volume: db-data
+    name: as-of-monday
+    snapshot: monday
 
 - name: Keep those of a week, and one of each of two months
   stackless.block.cinder_backup:
@@ -241,6 +256,11 @@ results:
       type: str
       returned: when it is there
       sample: taken with db-log
+    snapshot: &r_snapshot
+      description: The name of the snapshot that it was taken from, where one was given, or null.
+      type: str
+      returned: when the backup is there
+      sample: monday
     names:
       description: The names of the backups that stay, the oldest first.
       type: list
@@ -265,6 +285,7 @@ size_gib: *r_size_gib
 size_bytes: *r_size_bytes
 created_at: *r_created_at
 description: *r_description
+snapshot: *r_snapshot
 backup: *r_backup
 """
 
@@ -280,6 +301,7 @@ OPTIONS = {
     "name": {"type": "str"},
     "state": {"type": "str", "choices": ["present", "absent", "restored", "pruned"]},
     "description": {"type": "str"},
+    "snapshot": {"type": "str"},
     "force": {"type": "bool"},
     "to": {"type": "str"},
     "overwrite": {"type": "bool"},

@@ -93,6 +93,11 @@ backups:
       type: str
       returned: success
       sample: taken with db-log
+    snapshot:
+      description: The name of the snapshot that it was taken from, where one was given, or null.
+      type: str
+      returned: success
+      sample: monday
     verified:
       description: Whether all of it was read and is what was kept.
       type: bool

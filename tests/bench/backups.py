@@ -77,7 +77,7 @@ def fill(path: str, mib: int) -> None:
 
 
 def done(module: str, **options: Any) -> dict[str, Any]:
-    answer = run_module(module, options, timeout=1800)
+    answer = run_module(module, options, timeout=1800, alone=True)
     assert not answer.get("failed"), answer["msg"]
     return answer
 

@@ -26,7 +26,7 @@ from ansible_collections.stackless.block.plugins.module_utils._volumes import op
 
 from tests.contract.test_images import child_named
 from tests.contract.test_reserve_race import call as call_inside
-from tests.rig.pools import MANY, call, content, foretold, good, refusal, settled, volumes
+from tests.rig.pools import MANY, call, content, foretold, good, refusal, settled, snapshot, snapshots, volumes
 from tests.rig.s3 import S3
 
 GIB, MIB = 1 << 30, 1 << 20
@@ -184,6 +184,22 @@ def test_while_an_instance_holds_it(pool, db, backup):
     assert made["steps"][1] == "take a snapshot of volume db to read from" and volumes(pool)["db"]["status"] == "in-use"
     good(backup(pool, state="restored", to="new"))
     assert held(pool, "new") == held(pool, "db")
+
+
+@FILE_FIRST
+def test_from_a_snapshot_while_an_instance_writes_on(pool, db, backup):
+    good(snapshot(pool, name="night"))
+    attach(pool)
+    was = held(pool, "db")
+    pool.write(db["path"], b"b" * MIB, 200 * MIB)
+    made = settled(pool, backup, snapshot="night")
+    assert made["steps"][1].startswith("write backup monday") and volumes(pool)["db"]["status"] == "in-use" and made["snapshot"] == "night"
+    assert [one["status"] for one in snapshots(pool)] == ["available"] and made["created_at"] == snapshots(pool)[0]["created_at"]
+    good(backup(pool, state="restored", to="new"))
+    assert held(pool, "new") == was != held(pool, "db")
+    good(snapshot(pool, name="night", state="absent"))
+    assert not good(backup(pool, snapshot="night"))["changed"]
+    assert "volume db has no snapshot night" in refusal(foretold(pool, backup, name="tuesday", snapshot="night"))
 
 
 @FILE

@@ -37,6 +37,7 @@ BEFORE = {
     "cinder_backup": [
         {"stackless.block.cinder_volume": {"backend": "{{ backend }}", "volumes": VOLUMES}},
         {"stackless.block.cinder_volume": {"backend": {"driver": "rbd", "pool": "volumes"}, "volumes": VOLUMES}},
+        {"stackless.block.cinder_snapshot": {"backend": "{{ backend }}", "volume": "db-data", "name": "monday"}},
     ],
     "cinder_backup_info": [
         {"stackless.block.cinder_volume": {"backend": "{{ backend }}", "volumes": VOLUMES}},

@@ -32,15 +32,21 @@ def collections_path() -> Path:
 
 
 def run_module(
-    name: str, options: dict[str, Any], check: bool = False, diff: bool = True, env: dict[str, str] | None = None, timeout: float = 120
+    name: str,
+    options: dict[str, Any],
+    check: bool = False,
+    diff: bool = True,
+    env: dict[str, str] | None = None,
+    timeout: float = 120,
+    alone: bool = False,
 ) -> dict[str, Any]:
     """Runs one module in a process of its own, options on stdin, and returns what it printed.
 
-    With `env` over the environment of the tests, that process is Python's from its beginning; else a child of one that serves.
+    `alone`, or with an `env` over the environment of the tests, it starts Python as on any host; else it is a child of one that serves.
     """
     arguments = {**options, "_ansible_check_mode": check, "_ansible_diff": diff}
     environ = {**os.environ, "PYTHONPATH": str(collections_path()), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
-    said = None if env else _SERVED.run(f"exec env PYTHONPATH={collections_path()} {sys.executable}", name, arguments, timeout, environ)
+    said = None if alone or env else _SERVED.run(f"exec env PYTHONPATH={collections_path()} {sys.executable}", name, arguments, timeout, environ)
     if said is None:
         said = _run_alone(name, arguments, environ, timeout)
     try:

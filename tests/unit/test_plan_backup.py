@@ -9,6 +9,7 @@ tests/contract/test_backups.py has the real store, and volumes that snapshots ar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import shutil
@@ -23,6 +24,7 @@ from ansible_collections.stackless.block.plugins.module_utils._model.backup impo
 from ansible_collections.stackless.block.plugins.module_utils._model.volume import GIB, Attachment, Snapshot, Volume, record_of, volume_from
 from ansible_collections.stackless.block.plugins.module_utils._plan_attachment import AttachmentWish, plan_attachment
 from ansible_collections.stackless.block.plugins.module_utils._plan_backup import BackupWish, Places, backups_of, names_of, plan_backup, pruned_key
+from ansible_collections.stackless.block.plugins.module_utils._plan_snapshot import SnapshotWish, plan_snapshot
 from ansible_collections.stackless.block.plugins.module_utils._plan_volume import VolumeWish, plan_volume
 from ansible_collections.stackless.block.plugins.module_utils._volumes import Readable, VolumeBackend
 from ansible_collections.stackless.block.plugins.module_utils._volumes.file import FileBackend
@@ -35,6 +37,8 @@ NEW = "0b5e7a1c-2222-4222-8333-444455557777"
 FRESH = "0b5e7a1c-2222-4222-8333-444455559999"
 MARK = Snapshot(id="5a4b0000-4444-4444-8555-666677778888", name="monday", size_bytes=GIB, created_at="2026-01-31T23:00:00Z", status="creating")
 NOW = "2026-01-31T23:00:00Z"
+NIGHT = Snapshot(id="5a4b0000-4444-4444-8555-666677779999", name="night", size_bytes=GIB // 2, created_at="2026-01-30T01:00:00Z")
+FROM_NIGHT = dataclasses.replace(MARK, size_bytes=GIB // 2, created_at=NIGHT.created_at, metadata=(("host", "here"), ("snapshot", "night")))
 ATTACHED = Attachment(id="a1", instance="web-1", host="compute-1", status="attached")
 
 
@@ -104,11 +108,16 @@ STATES = {
     "being made": ((volume("new", NEW, status="restoring-backup", source_backup="monday-1", restored_from="monday-1"),), (backup(),)),
     "made": ((volume("new", NEW, source_backup="monday-1"),), (backup(),)),
     "larger": ((volume(),), (backup(size_bytes=2 * GIB),)),
+    "with a snapshot": ((volume(snapshots=(NIGHT,)),), ()),
+    "held with a snapshot": ((volume(status="in-use", attachments=(ATTACHED,), snapshots=(NIGHT,)),), ()),
+    "begun from it": ((volume(status="backing-up", snapshots=(NIGHT,), backup=FROM_NIGHT),), ()),
+    "done from it": ((volume(snapshots=(NIGHT,)),), (backup(snapshot="night"),)),
 }
 WISHES = {
     "present": BackupWish("db", "monday", fresh_id=MARK.id, now=NOW),
     "by force": BackupWish("db", "monday", force=True, fresh_id=MARK.id, now=NOW),
     "told": BackupWish("db", "monday", description="by hand", fresh_id=MARK.id, now=NOW),
+    "of a snapshot": BackupWish("db", "monday", snapshot="night", fresh_id=MARK.id, now=NOW),
     "absent": BackupWish("db", "monday", "absent"),
     "restored": BackupWish("db", "monday", "restored", fresh_id=FRESH),
     "over it": BackupWish("db", "monday", "restored", overwrite=True, fresh_id=FRESH),
@@ -129,6 +138,9 @@ def made(tmp_path):
         backend = FileBackend(str(path))
         for one in STATES[state][0]:
             backend.swap(None, dataclasses.replace(one, path=backend.locate(one.id)))
+            for snapshot in one.snapshots:
+                with open(backend._kept(snapshot.id), "wb") as data:
+                    data.truncate(snapshot.size_bytes)
             backend.allocate(one)
         return Places(backend, FakeStore(*STATES[state][1]), FakeWorkplace())
 
@@ -179,6 +191,13 @@ def test_the_cases_hold_enough_crashes_and_refusals(made):
         ("gone", "present", None),
         ("two", "absent", None),
         ("extending", "over it", "while it is extending"),
+        ("plain", "of a snapshot", "volume db has no snapshot night; take it first"),
+        ("held with a snapshot", "present", "detach it first"),
+        ("held with a snapshot", "of a snapshot", None),
+        ("begun from it", "present", "backup monday of it is being taken"),
+        ("begun", "of a snapshot", "backup monday of it is being taken"),
+        ("done", "of a snapshot", "was not taken from snapshot night"),
+        ("done from it", "present", None),
     ],
 )
 def test_what_is_refused(made, state, wish, words):
@@ -282,6 +301,30 @@ def test_what_is_read_from_a_snapshot_may_come_and_go(made):
         plan_attachment(reserve, observe(places), places.volumes)
 
 
+def test_a_given_snapshot_is_read_and_kept_and_the_volume_goes_on(made):
+    places = made("held with a snapshot")
+    plan = plan_backup(WISHES["of a snapshot"], observe(places), places)
+    assert (plan.after.size_bytes, plan.after.created_at, plan.after.snapshot) == (GIB // 2, NIGHT.created_at, "night")
+    begin, write, end = plan.steps
+    begin.act(*begin.args)
+    with pytest.raises(Conflict, match="snapshot night of volume db can't be deleted while it is copied to backup monday"):
+        plan_snapshot(SnapshotWish("db", "night", present=False), observe(places), places.volumes)
+    for wish in (AttachmentWish("db", "web-1", "begin_detaching"), AttachmentWish("db", "web-1", "release")):
+        with contextlib.suppress(Refused):
+            (swap,) = plan_attachment(wish, observe(places), places.volumes).acts
+            swap.act(*swap.args)
+    assert observe(places)["db"].attachments[0].status == "detaching" and observe(places)["db"].status == "backing-up"
+    write.act(*write.args)
+    end.act(*end.args)
+    after = observe(places)["db"]
+    assert after.status == "detaching" and after.snapshots == (NIGHT,) and after.backup is None and places.volumes.taken(after) == {NIGHT.id}
+    places = made("begun from it")
+    reserve = AttachmentWish("db", "web-1", "reserve", host="c", fresh_id="a")
+    assert plan_attachment(reserve, observe(places), places.volumes).after.backed_up().status == "reserved", "files are not read, the snapshot is"
+    given_up = plan_backup(BackupWish("db", "tuesday", fresh_id=FRESH, now=NOW), observe(places), places)
+    assert given_up.steps[0].name.startswith("give up backup monday"), "as of any other whose run was killed here"
+
+
 @pytest.mark.parametrize("wish", [VolumeWish("db", size_bytes=2 * GIB), VolumeWish("db", present=False)])
 def test_a_volume_is_neither_extended_nor_deleted_under_its_backup(made, wish):
     places = made("begun")
@@ -305,7 +348,7 @@ def test_a_snapshot_to_read_from_needs_room():
 
 
 def test_records_hold_all(made):
-    whole = backup(description="größe, 100%", volume_type="ssd", volume_description="a,b", metadata=(("k,ä", "v=w"),), multiattach=True)
+    whole = backup(description="größe, 100%", volume_type="ssd", volume_description="a,b", metadata=(("k,ä", "v=w"),), multiattach=True, snapshot="night")
     assert backup_from(backup_record(whole)) == whole
     tags = dict(tag.partition("=")[::2] for tag in restic._tags(whole))
     assert not [tag for tag in restic._tags(whole) if "," in tag] and tags["backup"] == "monday" and "ssd" in tags["record"]

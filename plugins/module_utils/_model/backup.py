@@ -32,7 +32,7 @@ class Key(t.NamedTuple):
 class Backup:
     """What a volume was at one moment, `created_at` (UTC, ISO 8601), kept apart from it.
 
-    `id` is that of the store, None where it is not made yet. `copies` are all things in the store that carry this backup's
+    `snapshot` is the one of the volume that it was read from, where one was given. `id` is that of the store, None where it is not made yet. `copies` are all things in the store that carry this backup's
     name: runs that overtook each other may leave more than one.
     """
 
@@ -46,6 +46,7 @@ class Backup:
     volume_description: t.Optional[str] = None
     metadata: t.Tuple[t.Tuple[str, str], ...] = ()
     multiattach: bool = False
+    snapshot: t.Optional[str] = None
     id: t.Optional[str] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
     copies: t.Tuple[str, ...] = dataclasses.field(default=(), compare=False, metadata={"hidden": True})
 

@@ -77,7 +77,8 @@ class Volume:
     be read only in part; such a volume is shown, and nothing is done with it. `source_volid` and `snapshot_id`, or
     `source_image`, or `source_backup`, say from what the volume was made. `reverted_to` is the snapshot, and `restored_from` the
     backup, whose data it holds, until it is given to anybody. `backup` is the backup that is being taken of it: named as that, with
-    the id of the snapshot that it is read from, where the storage takes one at an instant. `kept_at` (UTC, ISO 8601) is when a volume
+    the id of the snapshot that it is read from, where the storage takes one at an instant; its metadata says on which host it is taken,
+    and from which given snapshot, if any. `kept_at` (UTC, ISO 8601) is when a volume
     was made from it last, where it is kept of an image for that alone. `uploading_to` is the file that it is being written to.
     """
 
@@ -129,6 +130,11 @@ class Volume:
     def backed_up(self) -> Volume:
         """The volume when the backup that is being taken of it is done."""
         return dataclasses.replace(self, backup=None).at_rest()
+
+    @property
+    def backed_up_from(self) -> t.Optional[str]:
+        """The name of the snapshot that the backup under way is read from, where one was given."""
+        return dict(self.backup.metadata).get("snapshot") if self.backup else None
 
     def snapshot(self, name: str) -> t.Optional[Snapshot]:
         return next((s for s in self.snapshots if s.name == name), None)
