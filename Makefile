@@ -8,7 +8,7 @@ PYTHON := env LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 .venv/bin/python
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo) $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ceph demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench bench-ceph bench-images bench-backups bench-lab campaign changelog requirements clean
+.PHONY: help demo demo-ceph demo-stop lab lab-stop test test-lab unit build install-check test-matrix bench bench-ceph bench-images bench-backups bench-copies bench-lab campaign changelog requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -70,6 +70,10 @@ bench-images: ## volumes from images and images of volumes, beside qemu-img
 bench-backups: ## backups and their restoration, beside restic by hand
 	@tests/setup.sh test
 	@$(ROOT) -m tests.bench.backups
+
+bench-copies: ## snapshots and clones of thick volumes on a real kernel, beside dd and qemu-img
+	@tests/setup.sh test
+	@$(ROOT) -m tests.bench.copies
 
 bench-lab: ## the same on real kernels, beside targetcli, cinder-rtstool's way and os-brick: takes an hour
 	@tests/setup.sh test

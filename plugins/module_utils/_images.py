@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -45,7 +46,7 @@ _CHUNK = 4 << 20
 
 
 class ImageFile(Inspected):
-    """A file that is open: what was inspected is what is read later, whatever stands under its name by then."""
+    """A file that is open: what was inspected is what is read later, or nothing is."""
 
     def __init__(self, wish: ImageWish, path: t.Optional[str] = None) -> None:
         """`path` is where it stands when that is not where the wish says."""
@@ -57,6 +58,7 @@ class ImageFile(Inspected):
         except OSError as error:
             raise Unavailable(f"image {wish.path} can't be read: {error.strerror}") from error
         self._size = self._length()
+        self._state = None if path else self._seen()  # a place of ours is nobody else's
         self.virtual_bytes = self._inspected()
         self._check_size()
         self._check_sum()
@@ -70,8 +72,12 @@ class ImageFile(Inspected):
         """Its checksum, or else what changes whenever somebody writes to it."""
         if self.wish.checksum:
             return ":".join(self.wish.checksum)
+        return f"{self.wish.path}\n{self._seen()}"
+
+    def _seen(self) -> str:
+        """What changes whenever somebody writes to it."""
         found = os.fstat(self._handle)
-        return f"{self.wish.path}\n{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+        return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
     def used(self) -> None:
         """Notes when it was needed last, for who has to choose what to remove."""
@@ -114,6 +120,11 @@ class ImageFile(Inspected):
         if self.virtual_bytes <= 0 or self.virtual_bytes % SECTOR:
             raise self._refused(f"its size of {self.virtual_bytes} bytes is none that a disk can have")
 
+    def _check_same(self) -> None:
+        """Who may write to an image could make another one of it behind the inspector's back."""
+        if self._state not in (None, self._seen()):
+            raise self._refused("it was written to or replaced since it was inspected")
+
     def _check_sum(self) -> None:
         if self.wish.checksum is None:
             return
@@ -125,7 +136,9 @@ class ImageFile(Inspected):
     def convert(self, *target: str, kept: t.Tuple[int, ...] = (), **environment: str) -> None:
         claimed = self.wish.format
         words = [*target[:-1], self._path, target[-1]]
+        self._check_same()
         convert(str(self.wish), _QEMU.get(claimed, claimed), words, self.volume_id, pass_fds=(self._handle, *kept), **environment)
+        self._check_same()
 
 
 class Files(ExportedFiles):
@@ -173,8 +186,11 @@ class Files(ExportedFiles):
                 os.fsync(handle.fileno())
                 size = os.fstat(handle.fileno()).st_size
                 digest = f"sha256:{digest_of(handle.fileno(), 'sha256')}" if checksum else None
+            if os.path.lexists(image.path):
+                raise FileExistsError(errno.EEXIST, "somebody else put a file there meanwhile")
             self._note(dataclasses.replace(image, size_bytes=size, checksum=digest))
-            os.replace(part, image.path)
+            os.link(part, image.path)
+            os.unlink(part)
             sync_directory(os.path.dirname(image.path))
         except OSError as error:
             self.forget(part)
@@ -191,8 +207,9 @@ class Files(ExportedFiles):
         os.replace(part, _note(image.path))
 
     def remove(self, path: str) -> None:
+        """Also from under a run that is still writing it, which fails then: what it read may be old by the time it is through."""
         try:
-            remove_parts(path)
+            remove_parts(path, all=True)
             unlink(path)
             unlink(_note(path))
         except OSError as error:

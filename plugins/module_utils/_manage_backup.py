@@ -51,6 +51,9 @@ class Backups(OnBackend):
             now=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
 
+    def with_snapshots(self, want: BackupWish) -> t.Tuple[str, ...]:
+        return (want.volume,) if want.snapshot else ()
+
     def observe(self, wants: t.Sequence[t.Any]) -> World:
         world = super().observe(wants)
         # in the middle of a task this run's own changes are enough: every look is a process that derives a key, and no lock keeps others away

@@ -55,7 +55,7 @@ class Images(OnBackend):
         if not path or not os.path.isabs(path) or path.endswith("/"):
             raise Invalid(f"{path!r} is no absolute path of a file; give the path on the storage host where the image shall be")
         path = os.path.normpath(path)
-        if os.path.dirname(path) == self.backend.where:
+        if os.path.realpath(os.path.dirname(path)) == os.path.realpath(self.backend.where):
             raise Invalid(f"image {path} can't stand among the volumes of {self.backend.where}; choose another directory")
         return path
 

@@ -22,7 +22,7 @@ from ._model.backup import Backup, Keep, Key, kept
 from ._model.volume import GIB, Snapshot, Volume
 from ._plan_known import activation, check_data, check_not_copied, check_not_taken, check_still, known_snapshot, known_volume, others, volume_named, who
 from ._reconcile import Plan, Step, World
-from ._volumes import VolumeBackend, overtaken
+from ._volumes import Readable, VolumeBackend, overtaken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +69,13 @@ def volumes_of(world: World) -> World:
 
 
 def backups_of(name: str, world: World) -> t.List[Backup]:
-    """The backups of the volume that has this name, or of those that had it when there is none any more."""
-    volume = volume_named(name, volumes_of(world))
+    """The backups of the volume that has this name, or else of those that had it; but never of one that has another by now, when this name is given."""
+    volumes = volumes_of(world)
+    volume = volume_named(name, volumes)
+    elsewhere = {one.id for one in volumes.values()} if volume is not None else set()
     found = [one for one in world.values() if isinstance(one, Backup)]
     own = [one for one in found if volume is not None and one.volume_id == volume.id]
-    return own or [one for one in found if one.volume == name]
+    return own or [one for one in found if one.volume == name and one.volume_id not in elsewhere]
 
 
 def names_of(backups: t.Iterable[Backup]) -> t.Tuple[str, ...]:
@@ -112,8 +114,14 @@ def _check_same(want: BackupWish, have: Backup, volume: t.Optional[Volume]) -> N
         raise Refused(f"{want} is there and is of another volume of that name, with the id {have.volume_id}; choose another name, or delete it")
     if want.description not in (None, have.description):
         raise Refused(f"{want} is there with another description, and a backup is never changed; delete it to take it anew")
-    if want.snapshot not in (None, have.snapshot):
-        raise Refused(f"{want} is there and was not taken from snapshot {want.snapshot}; choose another name, or delete it to take it anew")
+    if want.snapshot is not None and not _is_from(want.snapshot, have, volume):
+        raise Refused(f"{want} is there and was not taken from this snapshot {want.snapshot}; choose another name, or delete it to take it anew")
+
+
+def _is_from(snapshot: str, have: Backup, volume: t.Optional[Volume]) -> bool:
+    """Whether a backup was taken from a snapshot, as far as that is still there to compare."""
+    now = volume.snapshot(snapshot) if volume else None
+    return have.snapshot == snapshot and (now is None or now.id == have.snapshot_id)
 
 
 def _take(want: BackupWish, volume: Volume, volumes: World, places: Places) -> Plan:
@@ -194,21 +202,37 @@ def _backup(want: BackupWish, volume: Volume) -> Backup:
         metadata=volume.metadata,
         multiattach=volume.multiattach,
         snapshot=want.snapshot,
+        snapshot_id=known_snapshot(volume, want.snapshot).id if want.snapshot else None,
     )
 
 
 def _write(backup: Backup, marked: Volume, places: Places) -> None:
-    """Reads the volume, or the snapshot of it, while others may have the lock; what somebody took from us meanwhile is not kept."""
+    """Reads the volume, or a snapshot of it, while others may have the lock."""
     given = marked.backed_up_from
     snapshot = known_snapshot(marked, given) if given else marked.backup if _passes(marked, places.volumes) else None
     with places.work.at_work(marked.id), places.volumes.pause(), places.volumes.reading(marked, snapshot) as data:
         if data.size_bytes != backup.size_bytes:
             was = f"its record says {backup.size_bytes} bytes and its data has {data.size_bytes}"
             raise Conflict(f"{backup} can't be taken: {was}; have cinder_volume bring the volume to its record first")
-        kept_one = places.backups.keep(backup, data)
-    if _still(marked, places.volumes) is None:
-        places.backups.forget([kept_one])
-        raise overtaken(marked)
+        places.backups.keep(backup, _Watched(data, marked, places.volumes))
+
+
+class _Watched(Readable):
+    """The data of a volume, which ends with an error when the backup was given up while it was read: nothing is kept then.
+
+    Afterwards it would be too late, as others may rely on what is kept.
+    """
+
+    def __init__(self, data: Readable, marked: Volume, backend: VolumeBackend) -> None:
+        self.data, self.marked, self.backend, self.size_bytes = data, marked, backend, data.size_bytes
+
+    def extents(self) -> t.Iterator[t.Tuple[int, int]]:
+        yield from self.data.extents()
+        if _still(self.marked, self.backend) is None:
+            raise overtaken(self.marked)
+
+    def read(self, start: int, size: int) -> bytes:
+        return self.data.read(start, size)
 
 
 def _still(marked: Volume, backend: VolumeBackend) -> t.Optional[Volume]:
@@ -226,10 +250,10 @@ def _release(marked: Volume, places: Places) -> t.Tuple[Step, ...]:
 
 
 def _unmark(marked: Volume, backend: VolumeBackend) -> None:
+    """Unless the same play, run again meanwhile, has found the backup there and done so."""
     now = _still(marked, backend)
-    if now is None:
-        raise overtaken(marked)
-    backend.swap(now, now.backed_up())
+    if now is not None:
+        backend.swap(now, now.backed_up())
 
 
 def _give_up(marked: Volume, backend: VolumeBackend) -> None:
@@ -324,6 +348,11 @@ def _check_writable(what: str, have: Volume, backup: Backup, volumes: World, bac
         raise Refused(f"{what} while it is {have.status}; {who(have)}")
     check_not_taken(have, what)
     check_not_copied(have, volumes, backend, what)
+    if have.kept_at:
+        raise Refused(f"{what}: it is kept of image {have.source_image}, for volumes that are made from that; choose another one")
+    holder = backend.holder(have)
+    if holder:
+        raise Refused(f"{what}: it is in use by {holder} on the storage host; end that first")
     if have.size_bytes < backup.size_bytes:
         raise Refused(f"{what}: it has {have.size_bytes} bytes and {backup.size_bytes} are needed; extend it first, or name another one with to")
     refusal = backend.missing()

@@ -224,12 +224,18 @@ def _filling(source: Source, creating: Volume, world: World, backend: VolumeBack
         if backend.copies(creating, made_from):
             yield Step(f"copy to {creating.name} what it shares with its source", backend.copy, (creating,))
         return
-    if creating.source_image and source.file is None:
-        raise Conflict(f"volume {creating.name} is half made from image {creating.source_image}; run that to its end, or delete the volume with state=absent")
-    if creating.source_image and source.fetch:
-        yield Step(f"download {source}", _bring, (creating, source, backend))
     if creating.source_image:
-        yield Step(f"write {source} to volume {creating.name}", _fill, (creating, t.cast(Inspected, source.file), backend))
+        yield from _from_image(source, creating, backend)
+
+
+def _from_image(source: Source, creating: Volume, backend: VolumeBackend) -> t.Iterator[Step]:
+    if source.file is None:
+        raise Conflict(f"volume {creating.name} is half made from image {creating.source_image}; run that to its end, or delete the volume with state=absent")
+    if source.fetch:
+        yield Step(f"download {source}", _bring, (creating, source, backend))
+    else:  # it may be another one than that of a run that was stopped
+        _check_fits(creating.name, creating.size_bytes, source, source.file.virtual_bytes)
+    yield Step(f"write {source} to volume {creating.name}", _fill, (creating, source.file, backend))
 
 
 def _bring(creating: Volume, source: Source, backend: VolumeBackend) -> None:

@@ -195,6 +195,7 @@ class _Patience:
 
 def reconcile(module: t.Any, resource_class: t.Type[Resource]) -> None:
     """Runs a module: brings every item to its wanted state, or in check mode tells what would be done."""
+    module.add_path_info = lambda answer: answer  # or Ansible tells the mode and owner of what is at a result's path, over our own
     hidden = resource_class.hidden(module.params)
     if hidden:
         module.no_log_values |= hidden

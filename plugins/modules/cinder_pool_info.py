@@ -32,7 +32,7 @@ EXAMPLES = r"""
 
 - name: Stop when something should be done about it
   ansible.builtin.assert:
-    that: pool.virtual_free_gib > 0
+    that: pool.advice | length == 0
     fail_msg: "{{ pool.advice | join('; ') }}"
 """
 

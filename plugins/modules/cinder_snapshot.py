@@ -26,8 +26,8 @@ notes:
   - With O(backend.driver=lvm) a snapshot of a thin volume is a thin one, which is there at once and takes what is written to the volume from then on.
     The module warns where the thin pool has less room than that may come to be. A snapshot of a thick volume is a copy of the same size, which takes
     time, because LVM's own ones slow every write down, keep the volume from growing, and are lost when they are full. Nobody gets the volume meanwhile.
-  - With O(backend.driver=lvm) records are part of LVM's own metadata, about 300 bytes for a snapshot, and one KiB with its logical volume. The one MiB
-    that LVM sets aside for it by default has room for several hundred; where it has none left, nothing more is taken.
+  - With O(backend.driver=lvm) records are part of LVM's own metadata, some 700 bytes for a snapshot with its logical volume. What LVM sets aside
+    for that by default has room for about 700; where none is left, nothing more is taken.
 options:
   volume: &volume
     description:

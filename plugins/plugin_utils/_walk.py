@@ -172,6 +172,8 @@ def _skips(attachment: Attachment, step: str) -> bool:
     """What a step has nothing to do with: transports without it, sessions and exports that others need, records that are not there."""
     if step in _BACKWARDS and not attachment.get("attachment_id"):
         return True
+    if step in _ON_COMPUTE and attachment.get("status") == "detached":  # that side was proven clean before
+        return True
     if STEPS[step].transports and attachment["transport"] not in STEPS[step].transports:
         return True
     if step == "recount":
@@ -221,9 +223,9 @@ def _picked(attachment: Attachment, step: str, result: Mapping[str, Any], answer
 
 
 def _host_of(attachment: Attachment, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The compute host: where the domain is now, if the recorded one is proven to have it no more."""
+    """The compute host: where the domain is now, if the recorded one is, or was, proven to have it no more."""
     now, recorded = attachment.get("host"), result.get("host")
-    if recorded in (None, now) or now is None or recorded in attachment["clean_hosts"]:
+    if recorded in (None, now) or now is None or recorded in attachment["clean_hosts"] or result.get("status") == "detached":
         return {"host": now or recorded}
     reason = f"{attachment['instance']} is on {now}, but the volume was given to it on {recorded}, which does not answer or has it too; bring {recorded} back"
     return {"failure": {"step": "detach", "reason": reason, "silent": True}}
@@ -552,6 +554,7 @@ _RESERVED = ("attachment_id", "volume_id", "size_bytes", "path", "multiattach", 
 _RECORDED = (*_RESERVED, "initiator", "device")
 
 _BACKWARDS = ("give_up", "detach", "recount", "logout", "unmap", "terminate", "deny", "withdraw", "release")
+_ON_COMPUTE = ("detach", "logout", "unmap")  # backwards
 _LUNS = ("host", "qemu", "local")
 _IMAGES = ("rbd", "krbd")
 _OF_DRIVER = {"rbd": _IMAGES}  # the others' volumes travel as LUNs, if they have to

@@ -200,6 +200,12 @@ def test_from_a_snapshot_while_an_instance_writes_on(pool, db, backup):
     good(snapshot(pool, name="night", state="absent"))
     assert not good(backup(pool, snapshot="night"))["changed"]
     assert "volume db has no snapshot night" in refusal(foretold(pool, backup, name="tuesday", snapshot="night"))
+    if pool.driver == "file":
+        attach(pool, "begin_detaching", "terminate", "release")
+        good(snapshot(pool, name="night"))
+        assert "was not taken from this snapshot night" in refusal(foretold(pool, backup, snapshot="night")), "it is another one"
+        os.unlink(Path(pool.path, f"snapshot-{snapshots(pool)[0]['id']}"))
+        assert "the data of snapshot night of volume db is gone" in refusal(foretold(pool, backup, name="tuesday", snapshot="night"))
 
 
 @FILE
@@ -405,6 +411,52 @@ def test_a_run_that_was_overtaken_leaves_no_backup(pool, db, backup, repository)
         run.join(60)
         assert run.exitcode == 7
     assert snapshots_in(repository) == [] and volumes(pool)["db"]["status"] == "in-use"
+
+
+def committed(backend, repository, begun, go_on):
+    """A run that stops when restic has kept its backup, and before it says so in the volume's record."""
+    plain = engine.Restic.keep
+
+    def keep(self, one, data):
+        kept_one = plain(self, one, data)
+        begun.set()
+        assert go_on.wait(60)
+        return kept_one
+
+    engine.Restic.keep = keep
+    answer = call_inside(Backups, backend=backend, repository=repository, backups=None, volume="db", name="monday")
+    os._exit(7 if answer["failed"] else 0)
+
+
+@FILE
+def test_the_same_play_run_again_says_so_for_the_first(pool, db, backup, repository):
+    begun, go_on = spawn.Event(), spawn.Event()
+    first = spawn.Process(target=committed, args=(pool.backend, repository, begun, go_on))
+    first.start()
+    assert begun.wait(60)
+    again = good(backup(pool))
+    assert again["steps"] == ["mark volume db as it was before"]
+    go_on.set()
+    first.join(60)
+    assert first.exitcode == 0 and [one["id"] for one in snapshots_in(repository)] == [again["id"]]
+
+
+@FILE
+@pytest.mark.long
+def test_a_run_that_was_overtaken_leaves_no_backup_though_others_are_at_the_repository(pool, db, backup, repository):
+    with stopped("_send_zeros", pool, repository) as (run, go_on):
+        good(backup(pool, state="absent"))
+        attach(pool)
+        pool.write(db["path"], b"guest", 8 * MIB)
+        own = {"RESTIC_REPOSITORY": repository["location"], "RESTIC_PASSWORD": repository["password"]}
+        words = ["restic", "--no-cache", "backup", "--stdin", "--host", "another"]
+        with subprocess.Popen(words, env={**os.environ, **own}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
+            time.sleep(3)
+            go_on.set()
+            run.join(60)
+            other.stdin.close()
+        assert run.exitcode == 7
+    assert listed(repository)["backups"] == [] and volumes(pool)["db"]["status"] == "in-use"
 
 
 @FILE_FIRST

@@ -11,10 +11,13 @@ import multiprocessing
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
+from ansible_collections.stackless.block.plugins.module_utils._errors import Refused
 from ansible_collections.stackless.block.plugins.module_utils._images import ImageFile
 from ansible_collections.stackless.block.plugins.module_utils._manage_volume import Volumes
 from ansible_collections.stackless.block.plugins.module_utils._model.image import ImageWish
@@ -116,14 +119,48 @@ def test_what_would_have_happened(evils, tmp_path, name):
         assert was_opened()
 
 
-def test_what_was_inspected_is_what_is_read(images, evils, tmp_path):
-    path = tmp_path / "disk.qcow2"
+@pytest.mark.parametrize("how", ["replaced", "written to"])
+def test_what_was_inspected_is_what_is_read(images, evils, tmp_path, how):
+    path, evil_one = tmp_path / "disk.qcow2", evils[0]["backing file"][1]
     shutil.copy(images["qcow2"], path)
     inspected = ImageFile(ImageWish(str(path), "qcow2"))
-    shutil.copy(evils[0]["backing file"][1], tmp_path / "evil")
-    os.replace(tmp_path / "evil", path)
-    inspected.convert("-O", "raw", str(tmp_path / "out"))
-    assert (tmp_path / "out").read_bytes() == images["raw"].read_bytes()
+    if how == "replaced":
+        shutil.copy(evil_one, tmp_path / "evil")
+        os.replace(tmp_path / "evil", path)
+    else:
+        with path.open("r+b") as handle:
+            handle.write(evil_one.read_bytes())
+    with opened(evils[1]) as was_opened:
+        with pytest.raises(Refused, match="it was written to or replaced since it was inspected"):
+            inspected.convert("-O", "raw", str(tmp_path / "out"))
+        assert not was_opened()
+
+
+@pytest.mark.parametrize("pool", ["file"], indirect=True)
+def test_one_that_says_two_sizes_makes_no_volume_of_the_larger(pool, tmp_path_factory):
+    """QEMU believes another field of a VHD's footer than the inspector."""
+    path = tmp_path_factory.mktemp("images") / "disk.vhd"
+    qemu_img("create", "-q", "-f", "vpc", "-o", "force_size=on", path, "20G")
+    data = bytearray(path.read_bytes())
+    for at in (0, len(data) - 512):
+        data[at + 40 : at + 48] = struct.pack(">Q", GIB)
+        data[at + 64 : at + 68] = bytes(4)
+        data[at + 64 : at + 68] = struct.pack(">I", ~sum(data[at : at + 512]) & 0xFFFFFFFF)
+    path.write_bytes(data)
+    assert "holds more than its header says" in refusal(call(pool, name="db", **source(path, "vhd"))) and pool.volumes() == []
+
+
+@pytest.mark.parametrize("pool", ["file"], indirect=True)
+def test_the_image_of_a_run_that_was_killed_may_be_another_one_by_now(pool, tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "disk.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", path, "1G")
+    made = good(call(pool, name="db", size_gib=1, **source(path, "qcow2")))
+    record = Path(f"{made['path']}.json")
+    record.write_text(record.read_text().replace('"available"', '"downloading"'))
+    os.unlink(made["path"])
+    qemu_img("create", "-q", "-f", "qcow2", path, "5G")
+    assert "can't have 1 GiB, as image" in refusal(foretold(pool, lambda pool, check=False: call(pool, check=check, name="db", size_gib=1, **source(path, "qcow2"))))
+    assert not os.path.exists(made["path"])
 
 
 def test_good_ones_of_a_list_are_made(pool, images, evils):

@@ -16,7 +16,11 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.stackless.block.plugins.module_utils._errors import Failed
+from ansible_collections.stackless.block.plugins.module_utils._hosts.files import part_of
+from ansible_collections.stackless.block.plugins.module_utils._images import Files
 from ansible_collections.stackless.block.plugins.module_utils._manage_image import Images
+from ansible_collections.stackless.block.plugins.module_utils._model.image import Exported
 
 from tests.contract.test_images import child_named
 from tests.contract.test_reserve_race import call as call_inside
@@ -114,7 +118,29 @@ def test_what_is_not_done(quick, pool, db, folder):
     assert f"it is no file of {GIB} bytes, as the note beside it says" in refusal(export(pool, path))
     good(call(pool, name="db", state="absent"))
     if pool.driver == "file":
+        slash = {"path": f"{pool.path}/"}
         assert "can't stand among the volumes" in refusal(export(pool, pool.path / "volume-x"))
+        assert "can't stand among the volumes" in refusal(export(pool, pool.path / "volume-x", backend=slash))
+
+
+def test_what_came_meanwhile_is_not_replaced(folder):
+    path = folder / "db"
+    image = Exported(str(path), "db", "v1", "raw", MIB, "2026-01-31T23:00:00Z")
+    for there, words in ((b"precious", "somebody else put a file there meanwhile"), (None, "No such file")):
+        part = folder / "part"
+        part.write_bytes(b"ours")
+        if there is None:
+            path.unlink()
+            part.unlink()
+        else:
+            path.write_bytes(there)
+        with pytest.raises(Failed, match=words):
+            Files().keep(image, str(part), False)
+        assert sorted(os.listdir(folder)) == (["db"] if there else [])
+    writing = part_of(str(path))
+    Path(writing).write_bytes(b"half")
+    Files().remove(str(path))
+    assert os.listdir(folder) == [], "nor does one that was given up go on"
 
 
 def test_of_a_volume_that_is_held(quick, pool, db, folder):

@@ -64,6 +64,7 @@ class FakeStore(BackupStore):
         return dict(self.found)
 
     def keep(self, backup, data):
+        assert sum(len(piece) for _start, piece in data.pieces(4 << 20)) <= data.size_bytes
         kept_one = dataclasses.replace(backup, id=f"{backup.name}-1", copies=(f"{backup.name}-1",))
         self.found.setdefault(backup.key, kept_one)
         return kept_one
@@ -111,7 +112,9 @@ STATES = {
     "with a snapshot": ((volume(snapshots=(NIGHT,)),), ()),
     "held with a snapshot": ((volume(status="in-use", attachments=(ATTACHED,), snapshots=(NIGHT,)),), ()),
     "begun from it": ((volume(status="backing-up", snapshots=(NIGHT,), backup=FROM_NIGHT),), ()),
-    "done from it": ((volume(snapshots=(NIGHT,)),), (backup(snapshot="night"),)),
+    "done from it": ((volume(snapshots=(NIGHT,)),), (backup(snapshot="night", snapshot_id=NIGHT.id),)),
+    "done from an earlier one": ((volume(snapshots=(NIGHT,)),), (backup(snapshot="night", snapshot_id=OLD),)),
+    "kept": ((volume(kept_at=NOW, source_image="/srv/disk.raw"),), (backup(),)),
 }
 WISHES = {
     "present": BackupWish("db", "monday", fresh_id=MARK.id, now=NOW),
@@ -196,7 +199,10 @@ def test_the_cases_hold_enough_crashes_and_refusals(made):
         ("held with a snapshot", "of a snapshot", None),
         ("begun from it", "present", "backup monday of it is being taken"),
         ("begun", "of a snapshot", "backup monday of it is being taken"),
-        ("done", "of a snapshot", "was not taken from snapshot night"),
+        ("done", "of a snapshot", "was not taken from this snapshot night"),
+        ("done from an earlier one", "of a snapshot", "was not taken from this snapshot night"),
+        ("done from it", "of a snapshot", None),
+        ("kept", "over it", "it is kept of image /srv/disk.raw, for volumes that are made from that"),
         ("done from it", "present", None),
     ],
 )
@@ -225,6 +231,7 @@ def test_the_volume_counts_and_not_its_name():
     world = {"db": volume(), own.key: own, other.key: other}
     assert backups_of("db", world) == [own] and backups_of("older", world) == [own]
     assert backups_of("db", {other.key: other}) == [other] == backups_of("db", {"db": volume(), other.key: other})
+    assert backups_of("db", {"db": volume(), "db-old": volume("db-old", OLD), other.key: other}) == [], "they are those of a volume that has another name by now"
 
 
 def test_what_was_made_from_a_backup_is_overwritten_only_when_that_is_said(made):
@@ -265,6 +272,24 @@ def test_a_backup_that_was_given_up_meanwhile_is_not_kept(made):
     with pytest.raises(Conflict, match="was changed by someone else meanwhile"):
         write.act(*write.args)
     assert places.backups.found == {}
+
+
+def test_the_same_play_run_again_finds_it_done_and_takes_nothing_away(made):
+    places = made("plain")
+    begin, write, end = plan_backup(WISHES["present"], observe(places), places).steps
+    begin.act(*begin.args)
+    write.act(*write.args)
+    (again,) = plan_backup(WISHES["present"], observe(places), places).acts
+    again.act(*again.args)
+    end.act(*end.args)
+    assert len(places.backups.found) == 1 and places.volumes.observe()["db"].status == "available"
+
+
+def test_what_somebody_has_open_is_not_overwritten(made):
+    places = made("done")
+    places.volumes.holder = lambda volume: "the mount /mnt"
+    with pytest.raises(Refused, match="volume db can't be restored from backup monday of volume db: it is in use by the mount /mnt on the storage host"):
+        plan_backup(WISHES["over it"], observe(places), places)
 
 
 def test_a_volume_whose_data_is_not_as_long_as_its_record_is_not_kept(made):
@@ -348,7 +373,7 @@ def test_a_snapshot_to_read_from_needs_room():
 
 
 def test_records_hold_all(made):
-    whole = backup(description="größe, 100%", volume_type="ssd", volume_description="a,b", metadata=(("k,ä", "v=w"),), multiattach=True, snapshot="night")
+    whole = backup(description="größe, 100%", volume_type="ssd", volume_description="a,b", metadata=(("k,ä", "v=w"),), multiattach=True, snapshot="night", snapshot_id=OLD)
     assert backup_from(backup_record(whole)) == whole
     tags = dict(tag.partition("=")[::2] for tag in restic._tags(whole))
     assert not [tag for tag in restic._tags(whole) if "," in tag] and tags["backup"] == "monday" and "ssd" in tags["record"]

@@ -43,10 +43,10 @@ def _parts(path: str) -> str:
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part-")
 
 
-def remove_parts(path: str) -> None:
-    """Removes what processes have left that are no more. Raises OSError."""
+def remove_parts(path: str, all: bool = False) -> None:
+    """Removes what processes have left that are no more, or all. Raises OSError."""
     for part in glob.glob(glob.escape(_parts(path)) + "*"):
-        if not os.path.exists(f"/proc/{part.rpartition('-')[2]}"):
+        if all or not os.path.exists(f"/proc/{part.rpartition('-')[2]}"):
             unlink(part)
 
 

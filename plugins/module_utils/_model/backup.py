@@ -47,6 +47,7 @@ class Backup:
     metadata: t.Tuple[t.Tuple[str, str], ...] = ()
     multiattach: bool = False
     snapshot: t.Optional[str] = None
+    snapshot_id: t.Optional[str] = None
     id: t.Optional[str] = dataclasses.field(default=None, compare=False, metadata={"hidden": True})
     copies: t.Tuple[str, ...] = dataclasses.field(default=(), compare=False, metadata={"hidden": True})
 

@@ -19,7 +19,7 @@ import json
 import os
 import typing as t
 
-from .._errors import Failed, Invalid, Unavailable
+from .._errors import Failed, Invalid, Refused, Unavailable
 from .._hosts.files import part_of, remove_parts, sync_directory, unlink
 from .._model.image import Inspected, QemuSource
 from .._model.pool import Pool
@@ -154,7 +154,12 @@ class FileBackend(VolumeBackend):
         self._put(volume, self.locate(volume.id), lambda part: copy(source, part))
 
     def fill(self, volume: Volume, image: Inspected) -> None:
-        self._put(volume, self.locate(volume.id), lambda part: image.convert("-O", "raw", part))
+        def filled(part: str) -> None:
+            image.convert("-O", "raw", part)
+            if os.stat(part).st_size > volume.size_bytes:  # some formats say their size twice
+                raise Refused(f"volume {volume.name} can't have all of its image, which holds more than its header says; get it from where you trust it")
+
+        self._put(volume, self.locate(volume.id), filled)
 
     @contextlib.contextmanager
     def reading(self, volume: Volume, snapshot: t.Optional[Snapshot] = None) -> t.Iterator[Readable]:
