@@ -142,12 +142,12 @@ results:
   type: list
   elements: dict
   contains:
-    volume:
+    volume: &r_volume
       description: The name of the volume.
       type: str
       returned: always
       sample: db-data
-    instance:
+    instance: &r_instance
       description: The name of the instance.
       type: str
       returned: always
@@ -239,6 +239,46 @@ results:
       type: int
       returned: when there is an attachment
       sample: 0
+    action: &r_action
+      description: What was asked for.
+      type: str
+      returned: always
+      sample: reserve
+    mode: &r_mode
+      description: Whether the instance may write, V(rw) or V(ro).
+      type: str
+      returned: when there is an attachment
+      sample: rw
+    multiattach: &r_multiattach
+      description: Whether several instances may hold the volume at once.
+      type: bool
+      returned: when the volume is there
+      sample: false
+    initiator: &r_initiator
+      description: The name with which the compute host logs in, or null.
+      type: str
+      returned: when there is an attachment
+      sample: iqn.1993-08.org.debian:01:compute-1
+    ip: &r_ip
+      description: The address of the compute host in the storage network, or null.
+      type: str
+      returned: when there is an attachment
+      sample: 192.0.2.21
+    device: &r_device
+      description: The device that the instance sees, null before the walk's end.
+      type: str
+      returned: when there is an attachment
+      sample: vdb
+    step: &r_step
+      description: Where a walk had to stop, or null.
+      type: str
+      returned: when there is an attachment
+      sample: null
+    reason: &r_reason
+      description: Why it had to stop, or null.
+      type: str
+      returned: when there is an attachment
+      sample: null
     record: &r_record
       description: The whole record of the volume, as later tasks of a play take it in O(assume).
       type: dict
@@ -258,6 +298,9 @@ steps:
   type: list
   elements: str
   sample: [reserve volume db-data for web-1]
+volume: *r_volume
+instance: *r_instance
+action: *r_action
 attachment_id: *r_attachment_id
 status: *r_status
 volume_id: *r_volume_id
@@ -271,6 +314,13 @@ target_iqn: *r_target_iqn
 others: *r_others
 others_on_host: *r_others_on_host
 others_staying: *r_others_staying
+mode: *r_mode
+multiattach: *r_multiattach
+initiator: *r_initiator
+ip: *r_ip
+device: *r_device
+step: *r_step
+reason: *r_reason
 record: *r_record
 """
 

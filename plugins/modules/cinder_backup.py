@@ -229,7 +229,7 @@ results:
     volume_id: &r_volume_id
       description: The id of the volume.
       type: str
-      returned: when the backup is there
+      returned: when the backup is there, but with O(state=restored)
       sample: 0b5e7a1c-2222-4222-8333-444455556666
     status: &r_status
       description: The status of the backup, or with O(state=restored) of the volume, in Cinder's words; V(deleted) when it is not there.
@@ -249,7 +249,7 @@ results:
     created_at: &r_created_at
       description: When it was taken, in UTC.
       type: str
-      returned: when the backup is there
+      returned: when the backup is there, but with O(state=restored)
       sample: '2026-01-31T23:00:00Z'
     description: &r_description
       description: The text for people, or null.
@@ -259,9 +259,34 @@ results:
     snapshot: &r_snapshot
       description: The name of the snapshot that it was taken from, where one was given, or null.
       type: str
-      returned: when the backup is there
+      returned: when the backup is there, but with O(state=restored)
       sample: monday
-    names:
+    snapshot_id: &r_snapshot_id
+      description: The id of that snapshot, or null.
+      type: str
+      returned: when the backup is there, but with O(state=restored)
+      sample: 5a4b0000-4444-4444-8555-666677778888
+    metadata: &r_metadata
+      description: The volume's names and values for whoever needs them, of that time.
+      type: dict
+      returned: when the backup is there, but with O(state=restored)
+      sample: {}
+    multiattach: &r_multiattach
+      description: Whether several instances could hold the volume at once.
+      type: bool
+      returned: when the backup is there, but with O(state=restored)
+      sample: false
+    volume_type: &r_volume_type
+      description: The volume's type of that time, or null.
+      type: str
+      returned: when the backup is there, but with O(state=restored)
+      sample: ssd
+    volume_description: &r_volume_description
+      description: The volume's text for people, of that time, or null.
+      type: str
+      returned: when the backup is there, but with O(state=restored)
+      sample: the database
+    names: &r_names
       description: The names of the backups that stay, the oldest first.
       type: list
       elements: str
@@ -278,6 +303,9 @@ steps:
   type: list
   elements: str
   sample: [write backup before-upgrade of volume db-data to /srv/backups]
+volume: *r_volume
+name: *r_name
+names: *r_names
 id: *r_id
 volume_id: *r_volume_id
 status: *r_status
@@ -286,6 +314,11 @@ size_bytes: *r_size_bytes
 created_at: *r_created_at
 description: *r_description
 snapshot: *r_snapshot
+snapshot_id: *r_snapshot_id
+metadata: *r_metadata
+multiattach: *r_multiattach
+volume_type: *r_volume_type
+volume_description: *r_volume_description
 backup: *r_backup
 """
 

@@ -98,6 +98,36 @@ backups:
       type: str
       returned: success
       sample: monday
+    snapshot_id:
+      description: The id of that snapshot, or null.
+      type: str
+      returned: success
+      sample: 5a4b0000-4444-4444-8555-666677778888
+    metadata:
+      description: The volume's names and values for whoever needs them, of that time.
+      type: dict
+      returned: success
+      sample: {}
+    multiattach:
+      description: Whether several instances could hold the volume at once.
+      type: bool
+      returned: success
+      sample: false
+    volume_type:
+      description: The volume's type of that time, or null.
+      type: str
+      returned: success
+      sample: ssd
+    volume_description:
+      description: The volume's text for people, of that time, or null.
+      type: str
+      returned: success
+      sample: the database
+    backup:
+      description: The whole record.
+      type: dict
+      returned: success
+      sample: {name: before-upgrade, volume: db-data}
     verified:
       description: Whether all of it was read and is what was kept.
       type: bool

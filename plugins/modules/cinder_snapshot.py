@@ -129,12 +129,12 @@ results:
   type: list
   elements: dict
   contains:
-    volume:
+    volume: &r_volume
       description: The name of the volume.
       type: str
       returned: always
       sample: db-data
-    name:
+    name: &r_name
       description: The name of the snapshot.
       type: str
       returned: always
@@ -216,6 +216,8 @@ steps:
   type: list
   elements: str
   sample: [take snapshot before-upgrade of volume db-data]
+volume: *r_volume
+name: *r_name
 id: *r_id
 volume_id: *r_volume_id
 status: *r_status

@@ -358,6 +358,61 @@ results:
       type: str
       returned: when the volume is there
       sample: null
+    allocation: &r_allocation
+      description: How the volume takes its space, V(sparse), V(full), V(thin) or V(thick).
+      type: str
+      returned: when the volume is there
+      sample: sparse
+    volume_type: &r_volume_type
+      description: The type, or null.
+      type: str
+      returned: when the volume is there
+      sample: ssd
+    description: &r_description
+      description: The text for people, or null.
+      type: str
+      returned: when the volume is there
+      sample: the database
+    metadata: &r_metadata
+      description: Names and values for whoever needs them.
+      type: dict
+      returned: when the volume is there
+      sample: {}
+    multiattach: &r_multiattach
+      description: Whether several instances may hold the volume at once.
+      type: bool
+      returned: when the volume is there
+      sample: false
+    backup: &r_backup
+      description: The backup that is being taken of it, or null.
+      type: dict
+      returned: when the volume is there
+      sample: null
+    source_backup: &r_source_backup
+      description: The id of the backup that it was made from; null where it was not.
+      type: str
+      returned: when the volume is there
+      sample: null
+    reverted_to: &r_reverted_to
+      description: The id of the snapshot whose data it holds since it was reverted and until it is given to anybody, or null.
+      type: str
+      returned: when the volume is there
+      sample: null
+    restored_from: &r_restored_from
+      description: The id of the backup whose data it holds since it was restored and until it is given to anybody, or null.
+      type: str
+      returned: when the volume is there
+      sample: null
+    uploading_to: &r_uploading_to
+      description: The file that it is being written to, or null.
+      type: str
+      returned: when the volume is there
+      sample: null
+    kept_at: &r_kept_at
+      description: When a volume was made from it last, in UTC and to the hour, where it is kept of an image for that; else null.
+      type: str
+      returned: when the volume is there
+      sample: null
     record: &r_record
       description: The whole record, as later tasks of a play take it in O(assume).
       type: dict
@@ -369,6 +424,7 @@ steps:
   type: list
   elements: str
   sample: [record volume db-data as creating]
+name: *r_name
 id: *r_id
 status: *r_status
 progress: *r_progress
@@ -380,6 +436,17 @@ snapshots: *r_snapshots
 source_volid: *r_source_volid
 snapshot_id: *r_snapshot_id
 source_image: *r_source_image
+allocation: *r_allocation
+volume_type: *r_volume_type
+description: *r_description
+metadata: *r_metadata
+multiattach: *r_multiattach
+backup: *r_backup
+source_backup: *r_source_backup
+reverted_to: *r_reverted_to
+restored_from: *r_restored_from
+uploading_to: *r_uploading_to
+kept_at: *r_kept_at
 record: *r_record
 """
 

@@ -41,7 +41,7 @@ volumes:
   returned: success
   type: list
   elements: dict
-  contains:
+  contains: &volume
     name:
       description: The name of the volume.
       type: str
@@ -88,29 +88,93 @@ volumes:
       returned: success
       sample:
         - {name: before-upgrade, status: available, created_at: '2026-01-31T23:00:00Z'}
+    size_bytes:
+      description: The size in bytes.
+      type: int
+      returned: success
+      sample: 21474836480
+    source_volid:
+      description: The id of the volume that it was made from, or from whose snapshot; null where it was not.
+      type: str
+      returned: success
+      sample: null
+    snapshot_id:
+      description: The id of the snapshot that it was made from; null where it was not.
+      type: str
+      returned: success
+      sample: null
+    source_image:
+      description: The image that it was made from, without user, password and what follows a question mark; null where it was not.
+      type: str
+      returned: success
+      sample: null
+    allocation:
+      description: How the volume takes its space, V(sparse), V(full), V(thin) or V(thick).
+      type: str
+      returned: success
+      sample: sparse
+    volume_type:
+      description: The type, or null.
+      type: str
+      returned: success
+      sample: ssd
+    description:
+      description: The text for people, or null.
+      type: str
+      returned: success
+      sample: the database
+    metadata:
+      description: Names and values for whoever needs them.
+      type: dict
+      returned: success
+      sample: {}
+    multiattach:
+      description: Whether several instances may hold the volume at once.
+      type: bool
+      returned: success
+      sample: false
+    backup:
+      description: The backup that is being taken of it, or null.
+      type: dict
+      returned: success
+      sample: null
+    source_backup:
+      description: The id of the backup that it was made from; null where it was not.
+      type: str
+      returned: success
+      sample: null
+    reverted_to:
+      description: The id of the snapshot whose data it holds since it was reverted and until it is given to anybody, or null.
+      type: str
+      returned: success
+      sample: null
+    restored_from:
+      description: The id of the backup whose data it holds since it was restored and until it is given to anybody, or null.
+      type: str
+      returned: success
+      sample: null
+    uploading_to:
+      description: The file that it is being written to, or null.
+      type: str
+      returned: success
+      sample: null
+    kept_at:
+      description: When a volume was made from it last, in UTC and to the hour, where it is kept of an image for that; else null.
+      type: str
+      returned: success
+      sample: null
+    record:
+      description: The whole record.
+      type: dict
+      returned: success
+      sample: {name: db-data, status: in-use}
 images:
   description:
     - Volumes that are kept of images, so that others are made from them, ordered by name. See O(stackless.block.cinder_volume#module:image_cache.volumes).
-    - They have what RV(volumes) have.
   returned: success
   type: list
   elements: dict
-  contains:
-    name:
-      description: The name of the volume.
-      type: str
-      returned: success
-      sample: image-9f86d081884c7d659a2feaa0
-    source_image:
-      description: The image that it holds.
-      type: str
-      returned: success
-      sample: https://images.example.com/debian-12.qcow2
-    kept_at:
-      description: When a volume was made from it last, in UTC and to the hour.
-      type: str
-      returned: success
-      sample: '2026-01-31T23:00:00Z'
+  contains: *volume
 """
 
 from ansible.module_utils.basic import AnsibleModule

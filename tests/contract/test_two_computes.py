@@ -10,6 +10,7 @@ import json
 
 import pytest
 
+from tests.rig.collection import run_module
 from tests.rig.walk import Walk
 
 VOLUMES = [{"name": "one", "size_gib": 1}, {"name": "two", "size_gib": 1}]
@@ -85,6 +86,20 @@ def test_a_silent_host_keeps_what_it_has_and_the_others_go_on(walk):
     walk.write_inventory()
     good(walk.play("detach", attachments=ATTACHMENTS))
     assert attachments(walk) == {"one": [], "two": []}
+
+
+def test_what_is_proven_clean_is_given_back_without_its_host(walk):
+    """As when a host was switched off for good, and somebody said so in the record."""
+    good(walk.play("attach", **WISH))
+    volume = next(record for record in walk.records() if record["name"] == "two")
+    iqn = volume["attachments"][0]["target_iqn"]
+    gone = {"domain": "web-2", "serial": volume["id"], "state": "absent", "source": {"type": "network", "protocol": "iscsi", "target_iqn": iqn}}
+    assert run_module("libvirt_disk", {"uri": walk.libvirtds[1].uri, **gone})["changed"]
+    for action in ("begin_detaching", "terminate"):
+        assert not run_module("cinder_attachment", {"backend": walk.backend, "volume": "two", "instance": "web-2", "action": action})["failed"]
+    silence(walk, "compute-2")
+    good(walk.play("detach", attachments=ATTACHMENTS[1:]))
+    assert attachments(walk) == {"one": [("compute-1", "attached")], "two": []} and len(walk.accounts()) == 1
 
 
 def test_a_silent_host_gets_nothing_and_is_named(walk):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.rig.collection import run_module
 from tests.rig.walk import Walk
 
 VOLUMES = [{"name": "db-data", "size_gib": 1}, {"name": "db-data-1", "size_gib": 1}]
@@ -308,6 +310,25 @@ def test_a_group_of_snapshots_is_taken_whole_or_not_at_all(walk):
 
 def snapshots(walk):
     return {record["name"]: [snapshot["name"] for snapshot in record.get("snapshots", ())] for record in walk.records()}
+
+
+def test_backups_of_each_storage_host_are_in_its_own_repository(walk, tmp_path):
+    def host(name):
+        (tmp_path / name).mkdir()
+        backend = {"driver": "file", "path": str(tmp_path / name)}
+        return {"backend": backend, "repository": {"location": str(tmp_path / f"{name}-backups"), "password": f"of {name}", "create": True}}
+
+    hosts = {"s1": host("s1"), "s2": host("s2")}
+    here = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(json.dumps({"all": {"vars": here}, "storage": {"hosts": hosts}}))
+    names = {"s1": "one", "s2": "two"}
+    homes = [{"storage_host": home, "volume": name} for home, name in names.items()]
+    good(walk.play("volume", "-i", str(inventory), "--limit", "s1,s2", volumes=[{"name": w["volume"], "size_gib": 1, "storage_host": w["storage_host"]} for w in homes]))
+    good(walk.play("backup", "-i", str(inventory), "--limit", "s1,s2", backups=[{**wish, "name": "monday"} for wish in homes], storage_hosts=["s1", "s2"]))
+    for home, name in names.items():
+        found = run_module("cinder_backup_info", {"repository": hosts[home]["repository"]})["backups"]
+        assert [one["volume"] for one in found] == [name]
 
 
 def test_backups_and_back_by_the_playbooks(walk, tmp_path):
