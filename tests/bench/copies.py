@@ -4,7 +4,7 @@
 
 """`make bench-copies`: snapshots and clones of thick volumes, images of them and volumes from images, beside `dd` and `qemu-img` of the same data.
 
-    python -m tests.bench.copies [--mib 512] [--rounds 5] [--write]
+    python -m tests.bench.copies [--mib 1024] [--rounds 4] [--write]
 
 On the storage host of the lab, whose disks and processors are emulated: what counts is the ratio of the best, in turns in one run. The
 module is a child of a process that has imported it; what a run takes that finds nothing to do is told besides, and taken off for the ratio.
@@ -48,8 +48,8 @@ class Copies:
         self.path = self.module("cinder_volume", name="db", size_gib=1)["path"]
         self.host.run(f"head -c {mib}M /dev/urandom | dd of={self.path} bs=4M iflag=fullblock oflag=direct status=none", timeout=600)
 
-    def module(self, name: str, **options: Any) -> dict[str, Any]:
-        answer = self.host.module(name, {"backend": self.pool.backend, **options}, timeout=900)
+    def module(self, module: str, **options: Any) -> dict[str, Any]:
+        answer = self.host.module(module, {"backend": self.pool.backend, **options}, timeout=900)
         assert not answer.get("failed"), answer["msg"]
         return answer
 
@@ -73,14 +73,14 @@ class Copies:
                        f"{MAKE}; {convert} -n -f raw -O raw {image['path']} {DEVICE}", "lvremove -qq -y volumes/theirs")  # fmt: skip
 
     def row(self, what: str, rounds: int, ours: tuple[str, Any], clear: tuple[str, Any], theirs: str, clean: str) -> str:
-        act, undo = (lambda: self.module(ours[0], **ours[1])), (lambda: self.module(clear[0], **clear[1]))
-        return beside(what, rounds, act, undo, lambda: self.shell(theirs), lambda: self.shell(clean))
+        by_hand = (lambda: self.shell(theirs), lambda: self.shell(clean))
+        return beside(what, rounds, lambda: self.module(ours[0], **ours[1]), lambda: self.module(clear[0], **clear[1]), *by_hand)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench.copies")
-    parser.add_argument("--mib", type=int, default=512, help="data in the volume")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mib", type=int, default=1024, help="data in the volume")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--write", action="store_true", help="write the page in docs")
     asked = parser.parse_args()
     lab, rows = Lab(os.environ.get("LAB_NAME", "bench")), [HEAD]

@@ -159,7 +159,7 @@ def test_the_image_of_a_run_that_was_killed_may_be_another_one_by_now(pool, tmp_
     record.write_text(record.read_text().replace('"available"', '"downloading"'))
     os.unlink(made["path"])
     qemu_img("create", "-q", "-f", "qcow2", path, "5G")
-    assert "can't have 1 GiB, as image" in refusal(foretold(pool, lambda pool, check=False: call(pool, check=check, name="db", size_gib=1, **source(path, "qcow2"))))
+    assert "can't have 1 GiB, as image" in refusal(foretold(pool, call, name="db", size_gib=1, **source(path, "qcow2")))
     assert not os.path.exists(made["path"])
 
 

@@ -324,8 +324,9 @@ def test_backups_of_each_storage_host_are_in_its_own_repository(walk, tmp_path):
     inventory.write_text(json.dumps({"all": {"vars": here}, "storage": {"hosts": hosts}}))
     names = {"s1": "one", "s2": "two"}
     homes = [{"storage_host": home, "volume": name} for home, name in names.items()]
-    good(walk.play("volume", "-i", str(inventory), "--limit", "s1,s2", volumes=[{"name": w["volume"], "size_gib": 1, "storage_host": w["storage_host"]} for w in homes]))
-    good(walk.play("backup", "-i", str(inventory), "--limit", "s1,s2", backups=[{**wish, "name": "monday"} for wish in homes], storage_hosts=["s1", "s2"]))
+    there = ("-i", str(inventory), "--limit", "s1,s2")
+    good(walk.play("volume", *there, volumes=[{"name": w["volume"], "size_gib": 1, "storage_host": w["storage_host"]} for w in homes]))
+    good(walk.play("backup", *there, backups=[{**wish, "name": "monday"} for wish in homes], storage_hosts=["s1", "s2"]))
     for home, name in names.items():
         found = run_module("cinder_backup_info", {"repository": hosts[home]["repository"]})["backups"]
         assert [one["volume"] for one in found] == [name]

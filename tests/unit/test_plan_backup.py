@@ -231,7 +231,7 @@ def test_the_volume_counts_and_not_its_name():
     world = {"db": volume(), own.key: own, other.key: other}
     assert backups_of("db", world) == [own] and backups_of("older", world) == [own]
     assert backups_of("db", {other.key: other}) == [other] == backups_of("db", {"db": volume(), other.key: other})
-    assert backups_of("db", {"db": volume(), "db-old": volume("db-old", OLD), other.key: other}) == [], "they are those of a volume that has another name by now"
+    assert backups_of("db", {"db": volume(), "db-old": volume("db-old", OLD), other.key: other}) == [], "that volume has another name by now"
 
 
 def test_what_was_made_from_a_backup_is_overwritten_only_when_that_is_said(made):
@@ -373,7 +373,8 @@ def test_a_snapshot_to_read_from_needs_room():
 
 
 def test_records_hold_all(made):
-    whole = backup(description="größe, 100%", volume_type="ssd", volume_description="a,b", metadata=(("k,ä", "v=w"),), multiattach=True, snapshot="night", snapshot_id=OLD)
+    told = {"description": "größe, 100%", "volume_type": "ssd", "volume_description": "a,b", "metadata": (("k,ä", "v=w"),), "multiattach": True}
+    whole = backup(**told, snapshot="night", snapshot_id=OLD)
     assert backup_from(backup_record(whole)) == whole
     tags = dict(tag.partition("=")[::2] for tag in restic._tags(whole))
     assert not [tag for tag in restic._tags(whole) if "," in tag] and tags["backup"] == "monday" and "ssd" in tags["record"]

@@ -32,8 +32,9 @@ class Key(t.NamedTuple):
 class Backup:
     """What a volume was at one moment, `created_at` (UTC, ISO 8601), kept apart from it.
 
-    `snapshot` is the one of the volume that it was read from, where one was given. `id` is that of the store, None where it is not made yet. `copies` are all things in the store that carry this backup's
-    name: runs that overtook each other may leave more than one.
+    `snapshot` and `snapshot_id` are those of the volume's snapshot that it was read from, where one was given. `id` is that of the
+    store, None where it is not made yet. `copies` are all things in the store that carry this backup's name: runs that overtook each
+    other may leave more than one.
     """
 
     name: str
