@@ -301,11 +301,13 @@ def test_a_group_of_snapshots_is_taken_whole_or_not_at_all(walk):
     told = bad(walk.play("snapshot", **wish), "there is no volume db-data-11").result("Take back what was taken of a group that is not whole")
     assert [result["steps"] for result in told["results"][0]["results"]] and snapshots(walk) == {"db-data": [], "db-data-1": []}
     good(walk.play("snapshot", snapshots=wish["snapshots"][:1]))
-    bad(walk.play("snapshot", **wish))
-    assert snapshots(walk) == {"db-data": ["monday"], "db-data-1": []}, "what was there before stays"
-    assert good(walk.play("snapshot", snapshots=wish["snapshots"][:2], snapshot_group=True)).changed
+    two = {**wish, "snapshots": wish["snapshots"][:2]}
+    bad(walk.play("snapshot", **two), "the snapshots of db-data are there, and the others of the group would be of another moment")
+    assert snapshots(walk) == {"db-data": ["monday"], "db-data-1": []}, "as a run that was killed may leave them"
+    good(walk.play("snapshot", **{**two, "snapshot_state": "absent"}))
+    assert good(walk.play("snapshot", **two)).changed and not good(walk.play("snapshot", **two)).changed
     assert snapshots(walk) == {"db-data": ["monday"], "db-data-1": ["monday"]}
-    good(walk.play("snapshot", snapshots=wish["snapshots"][:2], snapshot_state="absent"))
+    good(walk.play("snapshot", **{**two, "snapshot_state": "absent"}))
 
 
 def snapshots(walk):
