@@ -361,7 +361,7 @@ def test_a_volume_with_a_hundred_snapshots(pool):
 @thin
 def test_lvms_own_metadata_is_not_filled_with_records(pool, db):
     """As with a volume group whose physical volumes were made with little of it."""
-    tag, lv = "x" * 1000, db["path"][5:]
+    tag, lv = "x" * 1000, "volumes/thin"
     free = int(pool.host.run("vgs --noheadings -o vg_mda_free --units b --nosuffix volumes"))
     for start in range(0, (free - (30 << 10)) // 1008, 100):
         most = min(start + 100, (free - (30 << 10)) // 1008)

@@ -342,6 +342,16 @@ class TestRoom:
         assert plan_snapshot(dataclasses.replace(MONDAY, name="wednesday"), world, subject).acts, "what this run deletes is free again"
 
     @both
+    def test_a_record_that_is_as_long_as_an_argument_may_be_takes_no_more(self, allocation):
+        lvm = FakeLvm()
+        tags = db(lvm, allocation).tags
+        tags.update(f"{number:04}{'x' * 1000}" for number in range(115))
+        assert planned(lvm, MONDAY).acts
+        tags.update(f"{number:04}{'x' * 1000}" for number in range(115, 125))
+        with pytest.raises(Refused, match="the record of volume db is as long as LVM's commands can take; delete snapshots of it"):
+            planned(lvm, MONDAY)
+
+    @both
     def test_records_that_would_not_fit_are_refused(self, allocation):
         lvm = FakeLvm()
         db(lvm, allocation)

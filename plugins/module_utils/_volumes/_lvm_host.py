@@ -40,6 +40,8 @@ def run(*arguments: str) -> str:
             check=False,
             env={"LC_ALL": "C", "PATH": _PATHS, "LVM_SUPPRESS_FD_WARNINGS": "1"},
         )
+    except OSError as error:
+        raise Failed(f"{arguments[0]} can't be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{arguments[0]} did not end within {_ENOUGH} s; look what LVM waits for (dmsetup info, /run/lock/lvm) and run again") from error
     if done.returncode != 0:

@@ -44,6 +44,7 @@ from ._lvm_tags import GROWTH, SNAPSHOT, is_ours, own, tags_of
 _NAME = re.compile(r"(?!-|\.{1,2}$)[A-Za-z0-9+_.-]{1,127}")  # lvm(8), VALID NAMES
 _CLEAN = ("--zero", "y", "--wipesignatures", "y", "--size")  # old signatures go before udev could act on them
 _MIB = 1 << 20
+_LONGEST = 120 << 10  # bytes of one argument
 _LOCK = "/run/stackless-block-lvm-{}.lock"  # not /run/lock, where everybody may make files
 
 
@@ -118,11 +119,17 @@ class LvmBackend(VolumeBackend):
 
     def crowded(self, volume: Volume, others: t.Sequence[Volume] = ()) -> t.Optional[str]:
         group, pool = self._now(), self._pool_of(volume)
-        wrong = groups.full_of_records(group)
+        wrong = groups.full_of_records(group) or self._too_long(volume)
         if wrong or pool is None:
             return wrong or groups.lacks_space(group, volume.size_bytes, self._added(volume, others))
         said = filter(None, [self._unfit(pool), self.outlook(volume)])
         return "; ".join(said) if self._unfit(pool) else None
+
+    def _too_long(self, volume: Volume) -> t.Optional[str]:
+        """A swap names all tags in one argument, of which execve(2) takes no more than 128 KiB."""
+        lv = self._now().holding(volume.id)
+        too_long = lv is not None and len(_being(lv.tags)) > _LONGEST
+        return f"the record of volume {volume.name} is as long as LVM's commands can take; delete snapshots of it" if too_long else None
 
     def outlook(self, volume: Volume) -> t.Optional[str]:
         group = self._now()
