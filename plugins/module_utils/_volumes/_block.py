@@ -71,9 +71,10 @@ def copy(source: str, handle: int, size: int, changed_only: bool) -> None:
     try:
         with mmap.mmap(-1, _PIECE) as room:
             for start in range(0, size, _PIECE):
-                data = _read(origin, room, start, min(_PIECE, size - start))
-                if not (changed_only and data == _read(handle, room, start, len(data))):
-                    _write(handle, room, start, data)
+                count = min(_PIECE, size - start)
+                _fill(origin, room, start, count)
+                if not (changed_only and _holds(handle, start, room[:count])):
+                    _flush(handle, room, start, count)
     finally:
         os.close(origin)
 
@@ -90,7 +91,8 @@ def write(handle: int, size: int, pieces: t.Iterator[t.Tuple[int, bytes]], empti
                 zero(handle, done, start)
             for at in range(0, len(piece), _PIECE):
                 part = piece[at : at + _PIECE]
-                _write(handle, room, start + at, part.ljust(_up(len(part)), b"\0"))
+                room[: _up(len(part))] = part.ljust(_up(len(part)), b"\0")
+                _flush(handle, room, start + at, _up(len(part)))
             done = start + _up(len(piece))
     if not emptied:
         zero(handle, done, size)
@@ -133,20 +135,28 @@ def _up(count: int) -> int:
     return -(-count // _GRAIN) * _GRAIN
 
 
-def _read(handle: int, room: mmap.mmap, start: int, count: int) -> bytes:
-    """Through `room`, whose place in memory suits the device."""
+def _fill(handle: int, room: mmap.mmap, start: int, count: int) -> None:
+    """Reads into `room`, whose place in memory suits the device."""
     with memoryview(room)[:count] as piece:
         _whole(os.preadv(handle, [piece], start), count)
+
+
+def _read(handle: int, room: mmap.mmap, start: int, count: int) -> bytes:
+    _fill(handle, room, start, count)
     return room[:count]
 
 
-def _write(handle: int, room: mmap.mmap, start: int, data: bytes) -> None:
-    """Zeros by the device itself, where it can."""
-    if not any(data[:_SECTOR]) and data == bytes(len(data)):
-        return zero(handle, start, start + len(data))
-    room[: len(data)] = data
-    with memoryview(room)[: len(data)] as piece:
-        return _whole(os.pwritev(handle, [piece], start), len(data))
+def _holds(handle: int, start: int, data: bytes) -> bool:
+    with mmap.mmap(-1, len(data)) as room:
+        return _read(handle, room, start, len(data)) == data
+
+
+def _flush(handle: int, room: mmap.mmap, start: int, count: int) -> None:
+    """Writes what is in `room`; zeros by the device itself, where it can."""
+    if not any(room[:_SECTOR]) and room[:count] == bytes(count):
+        return zero(handle, start, start + count)
+    with memoryview(room)[:count] as piece:
+        return _whole(os.pwritev(handle, [piece], start), count)
 
 
 def _whole(done: int, count: int) -> None:
