@@ -90,7 +90,15 @@ def measured(folder: Path, mib: int, rounds: int) -> Any:
     )  # fmt: skip
 
 
-def beside(what: str, rounds: int, ours: Callable[[], Any], clear: Callable[[], Any], theirs: Callable[[], Any], clean: Callable[[], Any]) -> str:
+def beside(what: str, rounds: int, *acts: Callable[[], Any]) -> str:
+    mine, idle, other = best(rounds, *acts)
+    return f"| {what} | {mine:.2f} | {idle:.2f} | {other:.2f} | {(mine - idle) / other:.2f} |"
+
+
+def best(
+    rounds: int, ours: Callable[[], Any], clear: Callable[[], Any], theirs: Callable[[], Any], clean: Callable[[], Any]
+) -> tuple[float, float, float]:
+    """Seconds of our act, of one that finds nothing to do, and of theirs."""
     times: tuple[list[float], ...] = ([], [], [])
     ours_and_idle = ((times[0], ours, lambda: None), (times[1], ours, clear))
     by_hand = ((times[2], theirs, clean),)
@@ -101,7 +109,7 @@ def beside(what: str, rounds: int, ours: Callable[[], Any], clear: Callable[[], 
             taken.append(time.monotonic() - began)
             after()
     mine, idle, other = map(min, times)
-    return f"| {what} | {mine:.2f} | {idle:.2f} | {other:.2f} | {(mine - idle) / other:.2f} |"
+    return mine, idle, other
 
 
 def module(name: str, options: dict[str, Any]) -> None:
