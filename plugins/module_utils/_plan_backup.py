@@ -127,7 +127,7 @@ def _is_from(snapshot: str, have: Backup, volume: t.Optional[Volume]) -> bool:
 def _take(want: BackupWish, volume: Volume, volumes: World, places: Places) -> Plan:
     ending, volume = _ended(want, volume, places)
     _check_free(want, volume, places.volumes)
-    mark = volume.backup or _mark(want, volume, places)
+    mark = _begun(volume, places.volumes) or _mark(want, volume, places)
     marked = dataclasses.replace(volume, status="backing-up", backup=mark)
     begin = () if marked == volume else (Step(f"mark volume {volume.name} backing-up", places.volumes.swap, (volume, marked)),)
     needed = _passes(marked, places.volumes) and not _is_taken(volume, places.volumes)
@@ -164,6 +164,11 @@ def _mark(want: BackupWish, volume: Volume, places: Places) -> Snapshot:
     about = (("host", places.work.name), ("snapshot", want.snapshot))
     told = tuple((key, value) for key, value in about if value)
     return Snapshot(id=want.fresh_id, name=want.name, status="creating", size_bytes=size, created_at=moment, metadata=told)
+
+
+def _begun(volume: Volume, backend: VolumeBackend) -> t.Optional[Snapshot]:
+    """The mark of a run to go on from; not of one that was killed before it took the snapshot, which would be younger than the mark says."""
+    return None if _passes(volume, backend) and not _is_taken(volume, backend) else volume.backup
 
 
 def _passes(marked: Volume, backend: VolumeBackend) -> bool:
@@ -257,11 +262,11 @@ def _unmark(marked: Volume, backend: VolumeBackend) -> None:
 
 
 def _give_up(marked: Volume, backend: VolumeBackend) -> None:
-    """Unless somebody else has ended it meanwhile, or it was not begun."""
-    now = _still(marked, backend)
-    if now is not None:
-        if _passes(now, backend):
-            backend.drop(now, t.cast(Snapshot, now.backup), True)
+    """Unless somebody else has ended it meanwhile, or it was not begun; a snapshot that was taken for it after that is nobody's."""
+    now = next((one for one in backend.observe().values() if one.id == marked.id), None)
+    if now is not None and _passes(marked, backend):
+        backend.drop(now, t.cast(Snapshot, marked.backup), True)
+    if now is not None and now.backup == marked.backup:
         backend.swap(now, now.backed_up())
 
 

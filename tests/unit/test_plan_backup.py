@@ -372,6 +372,37 @@ def test_a_snapshot_to_read_from_needs_room():
     assert plan_backup(WISHES["present"], {"db": marked}, places).acts, "the snapshot that a killed run took is there"
 
 
+def test_a_snapshot_that_a_killed_run_did_not_take_is_of_now():
+    class Fresh(Instant):
+        taken_ids: set[str] = set()
+
+        def taken(self, volume):
+            return self.taken_ids
+
+    places, later = Places(Fresh(), FakeStore()), dataclasses.replace(WISHES["present"], fresh_id=FRESH, now="2026-02-01T08:00:00Z")
+    marked = {"db": volume(status="backing-up", backup=MARK, data_bytes=GIB)}
+    assert plan_backup(later, marked, places).after.created_at == later.now
+    places.volumes.taken_ids = {MARK.id}
+    assert plan_backup(later, marked, places).after.created_at == MARK.created_at
+
+
+def test_a_snapshot_that_is_taken_for_a_backup_after_it_was_given_up_does_not_stay():
+    class Storage(Instant):
+        dropped = []
+
+        def observe(self):
+            return {"db": volume(data_bytes=GIB)}
+
+        def drop(self, volume, snapshot, wipe):
+            self.dropped.append(snapshot.id)
+
+    places = Places(Storage(), FakeStore())
+    plan = plan_backup(WISHES["present"], places.volumes.observe(), places)
+    for step in plan.undo:
+        step.act(*step.args)
+    assert places.volumes.dropped == [MARK.id]
+
+
 def test_records_hold_all(made):
     told = {"description": "größe, 100%", "volume_type": "ssd", "volume_description": "a,b", "metadata": (("k,ä", "v=w"),), "multiattach": True}
     whole = backup(**told, snapshot="night", snapshot_id=OLD)
