@@ -71,7 +71,7 @@ bench-backups: ## backups and their restoration, beside restic by hand
 	@tests/setup.sh test
 	@$(ROOT) -m tests.bench.backups
 
-bench-copies: ## snapshots and clones of thick volumes on a real kernel, beside dd and qemu-img
+bench-copies: ## clones and images of thick volumes on a real kernel, beside dd and qemu-img
 	@tests/setup.sh test
 	@$(ROOT) -m tests.bench.copies
 

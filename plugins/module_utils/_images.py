@@ -187,10 +187,9 @@ class Files(ExportedFiles):
                 size = os.fstat(handle.fileno()).st_size
                 digest = f"sha256:{digest_of(handle.fileno(), 'sha256')}" if checksum else None
             if os.path.lexists(image.path):
-                raise FileExistsError(errno.EEXIST, "somebody else put a file there meanwhile")
+                raise FileExistsError(errno.EEXIST, "somebody else put a file there meanwhile: remove it, or choose another path")
             self._note(dataclasses.replace(image, size_bytes=size, checksum=digest))
-            os.link(part, image.path)
-            os.unlink(part)
+            os.replace(part, image.path)
             sync_directory(os.path.dirname(image.path))
         except OSError as error:
             self.forget(part)
